@@ -1,0 +1,1 @@
+"""Evaluation: per-clip predictions first, then every score, table and picture from those."""

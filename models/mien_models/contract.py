@@ -118,6 +118,8 @@ class StreamSpec:
     align_faces: bool = True
     """Aligned face crops (YuNet, five points); False: the whole picture, resized."""
     audio: AudioSpec | None = None
+    action_units: tuple[str, ...] = ()
+    """Units (``"AU12"``) whose intensities are wanted at the first view's frames."""
 
     def __post_init__(self) -> None:
         for index, view in enumerate(self.views):

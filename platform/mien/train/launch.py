@@ -1,0 +1,184 @@
+"""The training loop on Ray Train workers, or in the calling process.
+
+A :class:`TrainJob` is everything that a worker needs, as data: it is pickled to the workers, which
+build the method, open their share of the streams and call :func:`mien.train.loop.fit`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from mien.clips.labels import LabelSet
+from mien.clips.manifest import Manifest
+from mien.clips.splits import Split
+from mien.infer.package import PackageInfo, save_package
+from mien.media.storage import join, write_bytes_atomically
+from mien.seeds import seed_torch
+from mien.stream.source import ClipSource, Executor, in_process
+from mien.track.tracker import NoTracker, Tracker, TrackerSpec
+from mien.train.checkpoint import CheckpointStore
+from mien.train.loop import FitResult, fit
+from mien.train.plan import TrainPlan
+from mien.train.world import World, choose_device
+from mien_models.contract import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """One training, ready to be sent to workers."""
+
+    name: str
+    folder: str
+    """Where checkpoints and results go: an absolute path or a URI that all workers reach."""
+    build_method: Callable[[], Method]
+    """Importable in the workers; called after seeding."""
+    manifest: Manifest
+    split: Split
+    label_set: LabelSet
+    plan: TrainPlan
+    package: PackageInfo
+    """What is known about the model beforehand; the worker fills in what training finds out."""
+    tracker: TrackerSpec | None = None
+    """None: nothing is tracked."""
+
+    @property
+    def package_location(self) -> str:
+        """Where the trained model lies when the job is done."""
+        return join(self.folder, "package")
+
+
+def train(job: TrainJob) -> FitResult:
+    """Runs a job to its end and returns what its main worker returns.
+
+    ``plan.workers == 0`` runs in this process. Otherwise Ray Train starts the workers; Ray must be
+    running or startable. A job whose folder holds checkpoints goes on from the newest one.
+    """
+    if job.plan.workers == 0:
+        device = choose_device(job.plan.device)
+        return _run(job, World(device=device), in_process, lambda metrics: None)
+    return _train_on_ray(job)
+
+
+def _train_on_ray(job: TrainJob) -> FitResult:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    use_gpu = _wants_gpu(job.plan)
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=job.plan.workers,
+            use_gpu=use_gpu,
+            resources_per_worker=_worker_resources(job.plan, use_gpu),
+        ),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        run_config=ray.train.RunConfig(
+            # Ray resumes its own bookkeeping under a known name; ours lies in the checkpoints.
+            name=f"{job.name}-{time.time_ns()}",
+            storage_path=join(job.folder, "ray"),
+            failure_config=ray.train.FailureConfig(
+                max_failures=job.plan.max_failures, controller_failure_limit=3
+            ),
+        ),
+    )
+    result = trainer.fit()
+    return cast(FitResult, result.return_value)
+
+
+def _wants_gpu(plan: TrainPlan) -> bool:
+    """``auto``: GPUs where the cluster has them; the head that asks may have none itself."""
+    import ray
+
+    if plan.device == "auto":
+        return bool(ray.cluster_resources().get("GPU", 0) > 0)
+    return plan.device == "cuda"
+
+
+def _worker_resources(plan: TrainPlan, use_gpu: bool) -> dict[str, float]:
+    resources = {"CPU": plan.cpus_per_worker}
+    return resources | {"GPU": 1.0} if use_gpu else resources
+
+
+def _worker(config: dict[str, Any]) -> FitResult:
+    """What each Ray Train worker does."""
+    import ray.train
+
+    from mien.stream.ray_executor import RayExecutor
+
+    job: TrainJob = config["job"]
+    context = ray.train.get_context()
+    world = World(
+        rank=context.get_world_rank(),
+        size=context.get_world_size(),
+        device=choose_device(job.plan.device),
+    )
+    executor = RayExecutor(tasks=job.plan.decode_tasks, cpus_per_task=job.plan.cpus_per_decode_task)
+    return _run(job, world, executor, lambda metrics: ray.train.report(dict(metrics)))
+
+
+def _run(
+    job: TrainJob,
+    world: World,
+    executor: Executor,
+    report: Callable[[Mapping[str, float]], None],
+) -> FitResult:
+    plan = job.plan
+    torch.set_num_threads(plan.threads_per_worker or max(1, (os.cpu_count() or 1) // world.size))
+    seed_torch(plan.seed, "build")
+    method = job.build_method()
+    source = ClipSource(
+        job.manifest,
+        job.split,
+        job.label_set,
+        seed=plan.seed,
+        rank=world.rank,
+        world_size=world.size,
+        executor=executor,
+    )
+    tracker = _open_tracker(job, world)
+    result = fit(
+        method,
+        clips=source,
+        plan=plan,
+        world=world,
+        store=CheckpointStore(job.folder, keep=plan.keep_checkpoints),
+        tracker=tracker,
+        say=_say,
+        report=report,
+    )
+    if world.is_main:
+        _ship(job, method, result)
+    tracker.flush()
+    return result
+
+
+def _open_tracker(job: TrainJob, world: World) -> Tracker:
+    return job.tracker.open() if job.tracker is not None and world.is_main else NoTracker()
+
+
+def _ship(job: TrainJob, method: Method, result: FitResult) -> None:
+    """Writes the model package into the job's folder."""
+    info = replace(
+        job.package,
+        prediction_stream=method.prediction_stream(),
+        stages_begun=result.stages_begun,
+        json_state=method.json_state(),
+        metrics=result.metrics,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        package = save_package(Path(folder) / "package", info, method.state_dict())
+        for file in sorted(package.iterdir()):
+            write_bytes_atomically(join(job.package_location, file.name), file.read_bytes())
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,100 @@
+"""``mien synth FOLDER``: a data set of synthetic talking faces."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mien_jobs.field_options import add_field_options, config_from_options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The folder, how to work, and every setting of ``SynthSpec``."""
+    from mien.synth import SynthSpec
+
+    parser.add_argument("folder", type=Path, help="where clips/ and manifest.parquet go")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="processes that render (default: one a core, %(default)s here)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a data set that is in the folder already"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be made, and make nothing"
+    )
+    add_field_options(parser, SynthSpec)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Renders, speaks and encodes the clips and writes the manifest."""
+    from mien.synth import SynthSpec, plan_clips, write_dataset
+
+    spec = config_from_options(SynthSpec, args)
+    if args.workers < 1:
+        raise ValueError(f"--workers {args.workers}: at least one process has to render")
+    plans = plan_clips(spec)
+    print(
+        f"{len(plans)} clips of {spec.num_subjects} people, {spec.duration_s:g} s at {spec.fps} "
+        f"frames/s, {spec.size_px} px, seed {spec.seed} -> {args.folder}"
+    )
+    if args.dry_run:
+        return 0
+    manifest = args.folder / "manifest.parquet"
+    if manifest.exists() and not args.overwrite:
+        raise ValueError(
+            f"{manifest} is there already; give another folder, or --overwrite to replace it"
+        )
+    with _ProgressBar(len(plans)) as progress:
+        written = write_dataset(spec, args.folder, num_workers=args.workers, progress=progress)
+    print(f"wrote {written}")
+    print(f"train on it: mien train mma_dfer --manifest {written}")
+    return 0
+
+
+class _ProgressBar:
+    """A bar on a terminal; elsewhere (a log file) a line for every tenth of the clips."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        console = Console(stderr=True)
+        self._is_terminal = console.is_terminal
+        self._bar = Progress(
+            TextColumn("clips"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._is_terminal,
+        )
+        self._task = self._bar.add_task("clips", total=total)
+        self._tenth = 0
+
+    def __enter__(self) -> _ProgressBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+        tenth = 10 * done // max(1, total)
+        if not self._is_terminal and tenth > self._tenth:
+            self._tenth = tenth
+            print(f"clips {done}/{total}", file=sys.stderr, flush=True)

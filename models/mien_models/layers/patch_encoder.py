@@ -142,7 +142,7 @@ class PatchEncoder(nn.Module):
         tokens_BND = self.embed(pictures_BCHW)
         tokens_BND = tokens_BND + self.positions[:, 1 : 1 + self.grid.num_patches]
         kept_BKD = tokens_BND.gather(1, keep_BK[..., None].expand(-1, -1, self.dim))
-        first_BD = (self.cls_token + self.positions[:, :1]).expand(len(pictures_BCHW), -1, -1)
+        first_BD = (self.cls_token + self.positions[:, :1]).expand(pictures_BCHW.shape[0], -1, -1)
         tokens = torch.cat([first_BD, kept_BKD], dim=1)
         for block in self.blocks:
             tokens = block(tokens)

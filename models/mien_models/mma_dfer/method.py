@@ -260,7 +260,7 @@ class MmaDfer(Method):
         """[B, F, M], with the configured filling where there is no sound."""
         spec = self.config.audio
         if batch.audio_BFM is None:
-            shape = (len(batch.video_BTCHW), spec.num_frames, spec.num_mels)
+            shape = (batch.video_BTCHW.shape[0], spec.num_frames, spec.num_mels)
             audio_BFM = torch.zeros(shape, device=batch.video_BTCHW.device)
         else:
             audio_BFM = batch.audio_BFM

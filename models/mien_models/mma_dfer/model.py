@@ -60,7 +60,7 @@ class PromptedEncoder(PatchEncoder):
         parts = [self.cls_token.to(patches_BND.dtype), patches_BND]
         if self.prompts is not None:
             parts.append(self.prompts.to(patches_BND.dtype)[None])
-        batch = len(pictures_BCHW)
+        batch = pictures_BCHW.shape[0]
         expanded = [part.expand(batch, -1, -1) for part in parts]
         return torch.cat(expanded, dim=1) + self.positions
 
@@ -127,7 +127,7 @@ class JointHead(nn.Module):
         tokens_BTD = self.project(video_BTD + audio_BD[:, None])
         tokens_BTD = tokens_BTD + self._frame_positions(tokens_BTD.shape[1])
         first = self.cls_token + self.positions[:, :1]
-        first = first.to(tokens_BTD.dtype).expand(len(tokens_BTD), -1, -1)
+        first = first.to(tokens_BTD.dtype).expand(tokens_BTD.shape[0], -1, -1)
         tokens = torch.cat([first, tokens_BTD], dim=1)
         for block in self.blocks:
             tokens = block(tokens)

@@ -198,15 +198,15 @@ def _check(node: _Node, known: Mapping[str, object], where: str, root: object) -
 
 
 def _nearest_key(key: str, name: str, siblings: list[str], where: str, keys: list[str]) -> str:
-    """A similar sibling; else a setting elsewhere whose last part is similar; else any sibling."""
-    sibling = typed_values.nearest(name, siblings)
-    if sibling is not None:
-        return join(where, sibling)
-    last = key.rpartition(".")[2]
+    """A setting elsewhere of the same name; else a similar sibling; else the most similar."""
     by_last: dict[str, list[str]] = {}
     for other in keys:
         by_last.setdefault(other.rpartition(".")[2], []).append(other)
-    similar = typed_values.nearest(last, by_last)
+    last = key.rpartition(".")[2]
+    sibling = typed_values.nearest(name, siblings)
+    similar = last if last in by_last else typed_values.nearest(last, by_last)
+    if sibling is not None and similar != last:
+        return join(where, sibling)
     candidates = by_last[similar] if similar else [join(where, name) for name in siblings] or keys
     return max(candidates, key=lambda other: difflib.SequenceMatcher(None, key, other).ratio())
 

@@ -224,10 +224,11 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
 def _parse_union(kind: Kind, members: tuple[Kind, ...], text: str) -> Any:
     if type(None) in members and text.lower() in _NONE_WORDS:
         return None
+    real = [member for member in members if member is not type(None)]
+    if len(real) == 1 and (dataclasses.is_dataclass(real[0]) or _is_mapping(real[0])):
+        return parse_text(real[0], text)  # its own words say more than "expected ... or none"
     # Text takes everything, so it is asked last.
-    for member in sorted(members, key=lambda member: member in (str, Path, Any)):
-        if member is type(None):
-            continue
+    for member in sorted(real, key=lambda member: member in (str, Path, Any)):
         try:
             return parse_text(member, text)
         except TypedValueError:

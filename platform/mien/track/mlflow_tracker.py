@@ -187,7 +187,8 @@ def open_client(uri: str) -> MlflowClient:
     folder = embedded_folder(uri)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        for chatty in ("alembic", "mlflow.store.db.utils"):  # a dozen lines about new tables
+            logging.getLogger(chatty).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # MLflow's own tables use an option that SQLAlchemy 2.1 deprecates; nobody here can act.
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mien.stream.load import Row
 from mien_models.contract import ClipBatch, StreamSpec, View
+
+Row = dict[str, npt.NDArray[np.generic] | int | bool | str]
+"""One clip as arrays: ``clip_id``, ``label``, ``view0/video`` (uint8 [T, 3, H, W]), ..."""
 
 
 def collate(rows: Sequence[Row], spec: StreamSpec) -> ClipBatch:

@@ -20,10 +20,8 @@ from mien.media.faces import FaceDetector, align_clip
 from mien.media.sampling import uniform_segments, uniform_segments_paper
 from mien.seeds import derive_seed
 from mien.stream.augment import augment_audio, augment_video
+from mien.stream.batches import Row
 from mien_models.contract import UNLABELLED, StreamSpec, ViewSpec
-
-Row = dict[str, npt.NDArray[np.generic] | int | bool | str]
-"""One clip as arrays; ``view{i}/video`` is uint8 [T, 3, H, W]. ``batches.py`` stacks rows."""
 
 SAMPLE_RATE_HZ = 16_000
 

@@ -19,7 +19,7 @@ import ray
 import ray.data
 from ray.data import ExecutionResources, TaskPoolStrategy
 
-from mien.stream.load import Row
+from mien.stream.batches import Row
 from mien.stream.source import StepLoader
 
 STEP = "step"

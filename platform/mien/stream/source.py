@@ -14,8 +14,8 @@ from mien.clips.manifest import ClipRef, Manifest
 from mien.clips.splits import Split
 from mien.media.errors import ClipError
 from mien.seeds import derive_seed
-from mien.stream.batches import collate
-from mien.stream.load import ClipRequest, Row, load_clip
+from mien.stream.batches import Row, collate
+from mien.stream.load import ClipRequest, load_clip
 from mien.stream.order import ClipOrder, StreamError
 from mien.stream.quarantine import Quarantine, QuarantinedClip
 from mien.stream.select import StreamClips, select_clips

@@ -1,0 +1,70 @@
+"""From a data plan to clips, classes and a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mien.clips.labels import KNOWN_LABEL_SETS, LabelSet
+from mien.clips.manifest import Manifest
+from mien.clips.splits import Split, split_by_subject, split_from_columns
+from mien_jobs.recipe import DataPlan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunData:
+    """The clips of a run."""
+
+    manifest: Manifest
+    label_set: LabelSet
+    split: Split
+
+
+def open_data(plan: DataPlan) -> RunData:
+    """Reads the manifest, leaves out clips without consent, and splits by person.
+
+    Raises:
+        ValueError: no manifest named, nothing labelled, an unknown label set, a person in two
+            splits; the manifest's own errors.
+    """
+    if not plan.manifest:
+        raise ValueError(
+            "no data: name a manifest with --data PATH (make one with `mien ingest FOLDER` for your "
+            "own videos, or `mien synth` for synthetic faces)"
+        )
+    manifest = Manifest.read(plan.manifest).consented()
+    label_set = choose_label_set(plan.label_set, manifest)
+    split = split_clips(plan, manifest)
+    split.assert_subject_exclusive(manifest)
+    return RunData(manifest=manifest, label_set=label_set, split=split)
+
+
+def choose_label_set(name: str, manifest: Manifest) -> LabelSet:
+    """The label set of that name, or (``auto``) the one that the manifest's labels fit."""
+    labels = {label for label in manifest.column("label") if label is not None}
+    if not labels:
+        raise ValueError("no clip of the manifest has a label; this needs a column `label`")
+    if name != "auto":
+        if name not in KNOWN_LABEL_SETS:
+            raise ValueError(
+                f"data.label_set={name!r} is not known; use auto or one of "
+                f"{', '.join(sorted(KNOWN_LABEL_SETS))}"
+            )
+        return KNOWN_LABEL_SETS[name]
+    for label_set in KNOWN_LABEL_SETS.values():
+        if labels == set(label_set.classes):
+            return label_set
+    return LabelSet.from_labels("manifest", labels)
+
+
+def split_clips(plan: DataPlan, manifest: Manifest) -> Split:
+    """The split that a plan asks for."""
+    has_columns = any(value is not None for value in manifest.column("split"))
+    if plan.split_by == "columns" or (plan.split_by == "auto" and has_columns):
+        return split_from_columns(manifest)
+    train_fraction = 1 - plan.val_fraction - plan.test_fraction
+    fractions = {
+        "train": train_fraction,
+        "val": plan.val_fraction,
+        "test": plan.test_fraction,
+    }
+    return split_by_subject(manifest, fractions=fractions, seed=plan.split_seed)

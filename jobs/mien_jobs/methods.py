@@ -1,0 +1,107 @@
+"""The methods that can be run: one explicit table, plus what other packages add.
+
+A third-party package adds a method with an entry point in the group ``mien.methods`` that names a
+:class:`MethodEntry`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, cast
+
+from mien.infer.package import PackageInfo, load_package, restore_method
+from mien_jobs import overrides
+from mien_jobs.recipe import Recipe
+from mien_jobs.recipes import mma_dfer
+from mien_jobs.typed_values import nearest
+from mien_models.contract import Method
+from mien_models.mma_dfer import MmaDfer, MmaDferConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodEntry:
+    """One method: its class, its configuration and its recipes."""
+
+    method: Callable[..., Method]
+    """Called with ``(config, classes)``."""
+    config: type
+    recipe: Callable[[str], Recipe]
+    """From profile to run."""
+    profiles: tuple[str, ...]
+    """The first one is the default."""
+    summary: str
+
+
+METHODS: Mapping[str, MethodEntry] = {
+    "mma_dfer": MethodEntry(
+        method=MmaDfer,
+        config=MmaDferConfig,
+        recipe=mma_dfer.recipe,
+        profiles=tuple(mma_dfer.PROFILES),
+        summary="audio-visual: frozen masked autoencoders, progressive prompts, fusion bottlenecks",
+    ),
+}
+
+
+def all_methods() -> dict[str, MethodEntry]:
+    """Our methods and those of installed packages."""
+    added = {point.name: point.load() for point in entry_points(group="mien.methods")}
+    return {**added, **METHODS}
+
+
+def find_method(name: str) -> MethodEntry:
+    """The entry of a method.
+
+    Raises:
+        ValueError: no such method; names the nearest.
+    """
+    methods = all_methods()
+    if name not in methods:
+        near = nearest(name, list(methods))
+        hint = f"did you mean {near}? " if near else ""
+        raise ValueError(f"there is no method {name!r}; {hint}Known: {', '.join(sorted(methods))}")
+    return methods[name]
+
+
+def make_recipe(name: str, profile: str | None) -> Recipe:
+    """A method's run in a profile (None: its default).
+
+    Raises:
+        ValueError: no such method or profile.
+    """
+    entry = find_method(name)
+    profile = profile or entry.profiles[0]
+    if profile not in entry.profiles:
+        raise ValueError(f"{name} has no profile {profile!r}; it has {', '.join(entry.profiles)}")
+    return entry.recipe(profile)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodBuilder:
+    """Builds a method in whatever process it is sent to."""
+
+    name: str
+    config: Any
+    classes: tuple[str, ...]
+
+    def __call__(self) -> Method:
+        """The method with fresh weights."""
+        return find_method(self.name).method(self.config, self.classes)
+
+
+def load_method(folder: str | Path) -> tuple[PackageInfo, Method]:
+    """A trained method from its package.
+
+    Raises:
+        PackageError: not a package, or a damaged one.
+        ValueError: its method or configuration is not known to this installation.
+    """
+    info, tensors = load_package(folder)
+    entry = find_method(info.method)
+    config = cast(Any, overrides.from_json(entry.config, json.dumps(info.config)))
+    method = entry.method(config, info.label_set.classes)
+    return info, restore_method(method, info, tensors)

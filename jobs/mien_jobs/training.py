@@ -1,0 +1,230 @@
+"""One training from recipe to tracked, scored and registered model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mien.evaluate.scorecard import Scorecard
+from mien.infer.package import PackageInfo
+from mien.media.storage import absolute, file_system, join, read_bytes, write_bytes_atomically
+from mien.track.environment import describe_environment, git_sha
+from mien.track.registry import ExportSpec, RegisteredModel, register
+from mien.track.tracker import Tracker, TrackerSpec
+from mien.train.launch import TrainJob, train
+from mien.train.local_ray import ray_session
+from mien.train.loop import FitResult
+from mien_jobs import overrides
+from mien_jobs.data import RunData, open_data
+from mien_jobs.evaluation import evaluate_method, track_scorecard
+from mien_jobs.methods import MethodBuilder, load_method
+from mien_jobs.recipe import Recipe
+from mien_jobs.tracking import tracking_uri
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """A recipe with its data opened and its job made."""
+
+    recipe: Recipe
+    data: RunData
+    job: TrainJob
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """What a training leaves behind."""
+
+    package: Path
+    fit: FitResult
+    scorecard: Scorecard | None
+    """Scores of the test split; None where nobody was left for a test."""
+    registered: RegisteredModel | None
+    run_id: str
+
+
+def prepare(recipe: Recipe) -> PreparedRun:
+    """Opens the data of a recipe and makes its job.
+
+    Raises:
+        ValueError: the data don't fit, or a run of this name has other settings.
+    """
+    data = open_data(recipe.data)
+    folder = join(absolute(recipe.storage), recipe.name)
+    refuse_other_run(recipe, data, folder)
+    builder = MethodBuilder(
+        name=recipe.method, config=recipe.config, classes=data.label_set.classes
+    )
+    resolved = json.loads(overrides.to_json(recipe))
+    uri = tracking_uri(recipe.track.uri, recipe.storage)
+    job = TrainJob(
+        name=recipe.name,
+        folder=folder,
+        build_method=builder,
+        manifest=data.manifest,
+        split=data.split,
+        label_set=data.label_set,
+        plan=recipe.train,
+        package=PackageInfo(
+            method=recipe.method,
+            config=resolved["config"],
+            label_set=data.label_set,
+            prediction_stream=builder().prediction_stream(),
+            stages_begun=0,
+            recipe=resolved,
+            split_hash=data.split.content_hash,
+            manifest_hash=data.manifest.content_hash(),
+            git_sha=git_sha(),
+        ),
+        tracker=TrackerSpec(
+            uri=uri,
+            experiment=recipe.track.experiment,
+            run_name=recipe.name,
+            run_key=folder,
+        ),
+    )
+    return PreparedRun(recipe=recipe, data=data, job=job)
+
+
+def refuse_other_run(recipe: Recipe, data: RunData, folder: str) -> None:
+    """Refuses to go on with a run under settings, clips or a split that it was not started with.
+
+    Raises:
+        ValueError: says what differs.
+    """
+    location = join(folder, "recipe.json")
+    fs, path = file_system(location)
+    if not fs.exists(path):
+        return
+    started = json.loads(read_bytes(location))
+    now = _recipe_file(recipe, data)
+    for key in ("method", "config", "data", "train", "split_hash", "manifest_hash"):
+        if started.get(key) != now[key]:
+            detail = _first_difference(started.get(key), now[key], key)
+            raise ValueError(
+                f"run {recipe.name!r} exists in {folder} and was started with other settings "
+                f"({detail}). Use another --name, or delete that folder to start anew."
+            )
+
+
+def _recipe_file(recipe: Recipe, data: RunData) -> dict[str, Any]:
+    return {
+        **json.loads(overrides.to_json(recipe)),
+        "split_hash": data.split.content_hash,
+        "manifest_hash": data.manifest.content_hash(),
+    }
+
+
+def _first_difference(old: Any, new: Any, where: str) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                return _first_difference(old.get(key), new.get(key), f"{where}.{key}")
+    return f"{where}: {old!r} then, {new!r} now"
+
+
+def run_training(run: PreparedRun, say: Say = print) -> TrainedModel:
+    """Trains, evaluates on the test split, tracks and registers.
+
+    A run that was interrupted, at whatever point, goes on; a finished one is only scored again.
+    """
+    recipe, job = run.recipe, run.job
+    write_bytes_atomically(
+        join(job.folder, "recipe.json"),
+        json.dumps(_recipe_file(recipe, run.data), indent=2, sort_keys=True).encode(),
+    )
+    write_bytes_atomically(join(job.folder, "split.json"), run.data.split.to_json().encode())
+    assert job.tracker is not None
+    tracker = job.tracker.open()
+    _track_settings(tracker, run)
+    started = time.monotonic()
+    try:
+        with ray_session(recipe.train):
+            fit = train(job)
+            say(f"trained {fit.steps} steps in {time.monotonic() - started:.0f} s")
+            model = _finish(run, fit, tracker, say)
+    except BaseException as error:
+        tracker.set_tags({"mien.error": f"{type(error).__name__}: {error}"[:4000]})
+        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    tracker.finish("FINISHED")
+    return model
+
+
+def _finish(run: PreparedRun, fit: FitResult, tracker: Tracker, say: Say) -> TrainedModel:
+    package = fetch_package(run.job)
+    info, method = load_method(package)
+    scorecard = None
+    if run.data.split.test:
+        results = evaluate_method(method, info, run.data, which="test", plan=run.recipe.train)
+        scorecard = results.scorecard
+        track_scorecard(tracker, results, folder=run.job.folder)
+        say(scorecard.to_markdown())
+    tracker.log_metrics({"best_epoch": float(fit.best_epoch or 0)}, fit.steps)
+    registered = None
+    if run.recipe.track.model and run.job.tracker is not None and run.job.tracker.uri is not None:
+        registered = register(
+            run.job.tracker.uri,
+            tracker.run_id,
+            package,
+            name=run.recipe.track.model,
+            alias=run.recipe.track.alias,
+            export=ExportSpec(method=method),
+        )
+        say(f"registered {registered}")
+    return TrainedModel(
+        package=package,
+        fit=fit,
+        scorecard=scorecard,
+        registered=registered,
+        run_id=tracker.run_id,
+    )
+
+
+def fetch_package(job: TrainJob) -> Path:
+    """A local folder with the trained model's package; a copy where the run lies in a bucket."""
+    fs, path = file_system(job.package_location)
+    if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
+        return Path(path)
+    target = Path(tempfile.mkdtemp(prefix="mien-package-"))
+    for entry in fs.ls(path, detail=False):
+        with fs.open(entry, "rb") as source, (target / entry.split("/")[-1]).open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+    return target
+
+
+def _track_settings(tracker: Tracker, run: PreparedRun) -> None:
+    data = run.data
+    tracker.log_params(json.loads(overrides.to_json(run.recipe)))
+    tracker.log_params(
+        {
+            "data_facts": {
+                "clips": len(data.manifest),
+                "train": len(data.split.train),
+                "val": len(data.split.val),
+                "test": len(data.split.test),
+                "classes": ", ".join(data.label_set.classes),
+                "manifest_hash": run.job.package.manifest_hash,
+                "split_hash": run.job.package.split_hash,
+            }
+        }
+    )
+    environment = describe_environment()
+    tracker.set_tags({f"env.{name}": str(value) for name, value in environment.items()})
+    tracker.log_json("environment.json", environment)
+    tracker.log_json("split.json", json.loads(data.split.to_json()))
+
+
+def with_data(recipe: Recipe, manifest: str | None, name: str | None) -> Recipe:
+    """The recipe with the manifest and name that were given on the command line."""
+    if manifest is not None:
+        recipe = replace(recipe, data=replace(recipe.data, manifest=absolute(manifest)))
+    return recipe if name is None else replace(recipe, name=name)

@@ -137,5 +137,7 @@ AFFWILD2_EXPR8 = LabelSet(
 )
 """ABAW expression track, ids 0-7 (section 5.6)."""
 
-LABEL_SETS = {s.name: s for s in (DFEW7, FERV39K7, MAFW11, AFFECTNET8, RAFDB7, AFFWILD2_EXPR8)}
+KNOWN_LABEL_SETS = {
+    s.name: s for s in (DFEW7, FERV39K7, MAFW11, AFFECTNET8, RAFDB7, AFFWILD2_EXPR8)
+}
 """The built-in label sets by name."""

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 
 
 class StorageError(ValueError):
@@ -98,8 +98,8 @@ def explained(location: str) -> Iterator[None]:
         # Object-store clients raise dozens of unrelated types (botocore, aiohttp, google.api_core).
         raise StorageError(
             "storage_unreadable",
-            f"cannot read {location}: {type(error).__name__}: {error}. Check the bucket's name, the "
-            "endpoint, the network and the credentials (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, "
+            f"cannot read {location}: {type(error).__name__}: {error}. Check the bucket's name, "
+            "the endpoint, the network and the credentials (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, "
             "GOOGLE_APPLICATION_CREDENTIALS, ...).",
         ) from error
 

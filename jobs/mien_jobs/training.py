@@ -14,7 +14,7 @@ from typing import Any
 from mien.evaluate.scorecard import Scorecard
 from mien.infer.package import PackageInfo
 from mien.media.storage import absolute, file_system, join, read_bytes, write_bytes_atomically
-from mien.track.environment import describe_environment, git_sha
+from mien.track.environment import describe_environment
 from mien.track.registry import ExportSpec, RegisteredModel, register
 from mien.track.tracker import Tracker, TrackerSpec
 from mien.train.launch import TrainJob, train
@@ -22,7 +22,7 @@ from mien.train.local_ray import ray_session
 from mien.train.loop import FitResult
 from mien_jobs import overrides
 from mien_jobs.data import RunData, open_data
-from mien_jobs.evaluation import evaluate_method, track_scorecard
+from mien_jobs.evaluation import evaluate_method, track_evaluation
 from mien_jobs.methods import MethodBuilder, load_method
 from mien_jobs.recipe import Recipe
 from mien_jobs.tracking import tracking_uri
@@ -82,7 +82,7 @@ def prepare(recipe: Recipe) -> PreparedRun:
             recipe=resolved,
             split_hash=data.split.content_hash,
             manifest_hash=data.manifest.content_hash(),
-            git_sha=git_sha(),
+            git_sha=describe_environment()["mien.git_sha"],
         ),
         tracker=TrackerSpec(
             uri=uri,
@@ -164,9 +164,10 @@ def _finish(run: PreparedRun, fit: FitResult, tracker: Tracker, say: Say) -> Tra
     info, method = load_method(package)
     scorecard = None
     if run.data.split.test:
-        results = evaluate_method(method, info, run.data, which="test", plan=run.recipe.train)
-        scorecard = results.scorecard
-        track_scorecard(tracker, results, folder=run.job.folder)
+        found = evaluate_method(method, info, run.data, which="test", plan=run.recipe.train)
+        track_evaluation(tracker, found, folder=run.job.folder, step=fit.steps)
+        scorecard = found.scorecard
+        say(found.quarantine.summary())
         say(scorecard.to_markdown())
     tracker.log_metrics({"best_epoch": float(fit.best_epoch or 0)}, fit.steps)
     registered = None
@@ -218,7 +219,7 @@ def _track_settings(tracker: Tracker, run: PreparedRun) -> None:
         }
     )
     environment = describe_environment()
-    tracker.set_tags({f"env.{name}": str(value) for name, value in environment.items()})
+    tracker.set_tags(dict(environment))
     tracker.log_json("environment.json", environment)
     tracker.log_json("split.json", json.loads(data.split.to_json()))
 

@@ -23,6 +23,7 @@ from mien.infer.package import PackageInfo, save_package
 from mien.media.storage import join, write_bytes_atomically
 from mien.seeds import seed_torch
 from mien.stream.source import ClipSource, Executor, in_process
+from mien.track.environment import device_name
 from mien.track.tracker import NoTracker, Tracker, TrackerSpec
 from mien.train.checkpoint import CheckpointStore
 from mien.train.loop import FitResult, fit
@@ -145,6 +146,7 @@ def _run(
         executor=executor,
     )
     tracker = _open_tracker(job, world)
+    tracker.set_tags({"mien.device": device_name(world.device)})
     result = fit(
         method,
         clips=source,

@@ -43,7 +43,7 @@ from mien.train.checkpoint import Checkpoint, CheckpointStore
 from mien.train.meter import StepMeter
 from mien.train.plan import TrainPlan
 from mien.train.stage_run import StageRun
-from mien.train.validate import gather_predictions
+from mien.train.validate import as_given, gather_predictions
 from mien.train.world import World, choose_precision
 from mien_models.contract import ClipBatch, Method, Progress, Stage, StreamSpec
 
@@ -287,8 +287,8 @@ class _Session:
             return {}
         with run.averaged_weights():
             predicted = gather_predictions(
-                self.method, self.clips.scan(spec), self.world, run.autocast
-            )
+                self.method, self.clips.scan(spec), self.world, run.autocast, {"": as_given}
+            )[""]
         scores = score_logits(predicted.logits_NK, predicted.labels_N, self.method.classes)
         metrics = {"val/uar": scores.uar, "val/war": scores.war, "val/macro_f1": scores.macro_f1}
         recalls = {

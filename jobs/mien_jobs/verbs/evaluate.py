@@ -1,0 +1,80 @@
+"""``mien evaluate MODEL``: scores of a model on the clips that it was not trained on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from mien.clips.manifest import Manifest
+from mien.clips.splits import Split
+from mien.infer.package import PackageInfo
+from mien.media.storage import absolute
+from mien.track.registry import resolve
+from mien.train.local_ray import ray_session
+from mien.train.plan import TrainPlan
+from mien_jobs.data import RunData, split_clips
+from mien_jobs.evaluation import evaluate_method, save_evaluation
+from mien_jobs.methods import load_method
+from mien_jobs.overrides import from_json
+from mien_jobs.recipe import DataPlan
+from mien_jobs.tracking import tracking_uri
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
+    parser.add_argument("model", help="package folder, or NAME@alias or NAME/version of a registry")
+    parser.add_argument(
+        "--data", metavar="MANIFEST", help="manifest; without it the one of the training"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        help="clips to score; default: test on the training's manifest, all on another one",
+    )
+    parser.add_argument("--out", default="evaluation", help="folder or URI for the results")
+    parser.add_argument("--registry", default="auto", help="MLflow URI of the registry")
+    parser.add_argument("--storage", default="runs", help="folder of the runs, for --registry auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predicts every clip once, scores, writes predictions and scorecard."""
+    package = resolve(tracking_uri(args.registry, args.storage), args.model)
+    info, method = load_method(package)
+    data, is_own = open_clips(info, args.data)
+    which = args.split or ("test" if is_own else "all")
+    plan = TrainPlan(device=args.device, workers=1)
+    with ray_session(plan):
+        found = evaluate_method(method, info, data, which=which, plan=plan)
+    location = save_evaluation(found, absolute(args.out))
+    print(found.scorecard.to_markdown())
+    print(found.quarantine.summary())
+    print(f"predictions: {location}")
+    return 0
+
+
+def open_clips(info: PackageInfo, manifest_uri: str | None) -> tuple[RunData, bool]:
+    """The clips to score, and whether they are those of the model's training.
+
+    On the training's manifest the split is drawn again as it was then, and must be the same one.
+
+    Raises:
+        ValueError: the training's clips or split can't be had again.
+    """
+    plan = from_json(DataPlan, json.dumps(info.recipe["data"]))
+    manifest = Manifest.read(absolute(manifest_uri or plan.manifest)).consented()
+    if manifest.content_hash() != info.manifest_hash:
+        if manifest_uri is None:
+            raise ValueError(
+                f"{plan.manifest} has changed since the model was trained on it, so nobody can say "
+                "who was in its test split; name the manifest to score with --data"
+            )
+        everyone = Split(name="all", train=(), val=(), test=tuple(manifest.column("clip_id")))
+        return RunData(manifest=manifest, label_set=info.label_set, split=everyone), False
+    split = split_clips(plan, manifest)
+    if split.content_hash != info.split_hash:
+        raise ValueError(
+            "the split drawn now differs from the one that the model was trained with; use the "
+            f"version of Mien that trained it ({info.mien_version})"
+        )
+    return RunData(manifest=manifest, label_set=info.label_set, split=split), True

@@ -1,177 +1,186 @@
-"""The manifest: one row a clip, in one Parquet file, on a disk or in a bucket.
+"""The manifest: which clips there are, one row a clip, in one Parquet file.
 
-A `Manifest` never changes; `filter`, `by_ids` and `with_column` give new ones that share memory.
-Relative uris are kept relative to the manifest's folder (its *base*), so a data set can be moved as
-a whole; `ClipRef.uri` is always resolved.
+Rows stay in Arrow memory; a `ClipRef` is made when a clip is asked for. Relative uris are relative
+to the manifest's folder, so that a data set can be moved as a whole; a `ClipRef` holds absolute
+ones. What the columns are stands in `mien.clips.schema`.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mien.clips.content import content_digest
+from mien.clips.row_checks import check_rows
 from mien.clips.schema import (
-    MANIFEST_SCHEMA,
-    ManifestError,
-    check,
-    naming,
-    normalised,
+    SCHEMA,
+    conform,
     table_from_rows,
+    unknown_column,
 )
+from mien.clips.schema import ManifestError as ManifestError
 from mien.media import storage
 
-__all__ = ["MANIFEST_SCHEMA", "ClipRef", "Manifest", "ManifestError"]
-
-FILE_NAME = "manifest.parquet"
-"""Looked for where a folder is given instead of a file."""
-
-_HASH_ROWS = 4096
+PLACES = ("uri", "audio_uri")
+"""Columns that hold locations."""
+ROWS_AT_ONCE = 1024
+"""Rows that iteration turns into Python objects at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipRef:
-    """One clip by reference: where its bytes are, which part of them, and what is known of it."""
+    """One clip: where it is and what is known about it. No media is read to make one."""
 
     clip_id: str
     uri: str
-    """Video file or folder of frames; absolute."""
+    """Absolute path or URI of a video file or of a folder of frames."""
     audio_uri: str | None = None
-    """Sound, where it is not in the video file; absolute."""
+    """Absolute path or URI of the sound, where it is not in the video file."""
     start_s: float | None = None
-    """First second of the clip within the file; None: from its start."""
+    """Start in the file, seconds; None: its beginning."""
     end_s: float | None = None
-    """End of the clip within the file, exclusive; None: to its end."""
+    """End in the file, seconds; None: its end."""
     num_frames: int | None = None
     subject_id: str | None = None
-    """The person; None where unknown."""
     source: str | None = None
-    """Where the clip comes from: a film, a video, a session."""
+    """What the clip was cut from (a film, a recording session)."""
     label: str | None = None
-    """Class name; None: unlabelled."""
-    soft_label: Mapping[str, float] | None = None
-    """Share of each class name, summing to 1."""
+    """Class name."""
+    soft_label: dict[str, float] | None = None
+    """Share of each class; they sum to 1."""
     fold: int | None = None
     split: str | None = None
-    consent: bool | None = True
-    """False or None: not to be used; `Manifest.consented` leaves such clips out."""
+    """Part of the official split: train, val or test."""
+    consent: bool = True
 
 
-_REF_COLUMNS = tuple(ClipRef.__dataclass_fields__)
+REF_COLUMNS = [name for name in SCHEMA.names if name != "action_units"]
 
 
 class Manifest:
-    """An immutable table of clips."""
+    """An immutable table of clips.
 
-    __slots__ = ("_base", "_rows_by_id", "_table")
+    Raises:
+        ManifestError: a required column is missing, a column has another type, or rows cannot be
+            right (doubled clip ids, end before start, shares that do not sum to 1, ...).
+    """
 
-    def __init__(self, table: pa.Table, base: str | None = None) -> None:
-        """Take a table; `base` is the folder that its relative uris are resolved against.
+    __slots__ = ("_base", "_refs", "_table")
 
-        Raises:
-            ManifestError: missing columns, duplicate or empty ids, impossible times, soft labels
-                that do not sum to 1, action units outside of 0-5.
+    def __init__(self, table: pa.Table, *, base: str | None = None) -> None:
+        """Make a manifest of an Arrow table.
+
+        Args:
+            table: rows with at least the columns `clip_id` and `uri`.
+            base: folder that relative uris are relative to. Without one, they wait for the folder
+                which the manifest is written to, and cannot be resolved before.
         """
-        self._table: pa.Table = normalised(table)
-        self._base = None if base is None else storage.absolute(base)
-        self._rows_by_id: dict[str, int] | None = None
-        check(self._table)
+        table = conform(table.replace_schema_metadata(None))
+        check_rows(table)
+        base = None if base is None else storage.absolute(str(base))
+        self._set(_relative_to(table, base) if base is not None else table, base)
+
+    def _set(self, table: pa.Table, base: str | None) -> None:
+        self._table = table
+        self._base = base
+        self._refs = table.select(REF_COLUMNS)
 
     @classmethod
-    def _trusted(cls, table: pa.Table, base: str | None) -> Manifest:
-        """Rows of a manifest that was checked already."""
-        self = cls.__new__(cls)
-        self._table, self._base, self._rows_by_id = table, base, None
-        return self
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[Mapping[str, Any]], base: str | None = None) -> Manifest:
-        """Build a manifest from one mapping a clip; keys that are no schema column become extras.
-
-        Raises:
-            ManifestError: as for `Manifest(...)`, or a value that does not fit its column.
-        """
-        return cls(table_from_rows(rows), base)
+    def _of_checked(cls, table: pa.Table, base: str | None) -> Manifest:
+        manifest = cls.__new__(cls)
+        manifest._set(table, base)
+        return manifest
 
     @classmethod
     def read(cls, uri: str) -> Manifest:
-        """Read a manifest from a local path or any fsspec uri; a folder means its manifest.parquet.
+        """Read a manifest from a path or any URI that fsspec knows (s3://, gs://, memory://).
 
         Raises:
-            ManifestError: unreachable, not a Parquet file, or not a valid manifest.
+            ManifestError: unreadable (says what to check), no Parquet, or rows that are not right.
         """
         uri = str(uri)
         try:
-            if storage.is_folder(uri):
-                uri = storage.join(uri, FILE_NAME)
             data = storage.read_bytes(uri)
         except storage.StorageError as error:
-            raise ManifestError(f"cannot read the manifest: {error}") from error
+            raise ManifestError(f"cannot read the manifest {uri}: {error}") from error
         try:
             table = pq.read_table(pa.BufferReader(data))
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise ManifestError(
-                f"{uri} is not a Parquet file ({len(data)} bytes): {error}. A manifest is written "
-                "by `mien ingest`, which also reads CSV files."
+                f"{uri} is not a manifest: expected a Parquet file, Arrow says: {error}. Make a "
+                "manifest of a folder or a CSV file with `mien ingest`"
             ) from error
         try:
-            return cls(table, storage.parent(uri))
+            return cls(table, base=storage.parent(uri))
         except ManifestError as error:
-            raise ManifestError(f"{uri}: {error}") from error
+            raise ManifestError(f"manifest {uri}: {error}") from error
 
-    def write(self, uri: str) -> Manifest:
-        """Write the manifest, whole or not at all, and return it as it reads from there.
+    @classmethod
+    def from_rows(
+        cls, rows: Iterable[Mapping[str, Any] | ClipRef], base: str | None = None
+    ) -> Manifest:
+        """Make a manifest of mappings with the columns' names as keys, or of `ClipRef`s.
 
-        Uris that lie below the new folder are stored relative to it, all others absolute.
+        Args:
+            rows: keys that `SCHEMA` lacks become further columns.
+            base: see `__init__`.
+        """
+        table = table_from_rows(asdict(r) if isinstance(r, ClipRef) else r for r in rows)
+        return cls(table, base=base)
+
+    def write(self, uri: str) -> None:
+        """Write the manifest to a path or URI, whole or not at all.
+
+        Clips below the file's folder are written with relative uris, others with absolute ones.
 
         Raises:
-            ManifestError: the place cannot be written.
+            StorageError: the place cannot be written to.
         """
-        uri = str(uri)
-        moved = self._rebased(storage.parent(uri))
-        sink = pa.BufferOutputStream()
-        pq.write_table(moved.table, sink, compression="zstd")
-        try:
-            storage.write_bytes_atomically(uri, sink.getvalue().to_pybytes())
-        except (storage.StorageError, OSError) as error:
-            raise ManifestError(f"cannot write the manifest to {uri}: {error}") from error
-        return moved
-
-    def _rebased(self, folder: str) -> Manifest:
-        if self._base is None or self._base == folder:
-            return Manifest._trusted(self._table, folder)
+        folder = storage.parent(str(uri))
         table = self._table
-        for name in ("uri", "audio_uri"):
-            values = [
-                None if v is None else storage.relative_to(storage.join(self._base, v), folder)
-                for v in table.column(name).to_pylist()
-            ]
-            position = table.column_names.index(name)
-            table = table.set_column(position, name, pa.array(values, pa.string()))
-        return Manifest._trusted(table, folder)
+        if self._base is not None and self._base != folder:
+            table = _relative_to(_resolved(table, self._base), folder)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        storage.write_bytes_atomically(str(uri), sink.getvalue().to_pybytes())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """One Arrow buffer: out of band where the pickler can, and read in place by Ray workers."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self._table.schema) as stream:
+            stream.write_table(self._table)
+        return _unpickled, (sink.getvalue(), self._base)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self)} clips, base={self._base!r})"
+
+    def __iter__(self) -> Iterator[ClipRef]:
+        for batch in self._refs.to_batches(ROWS_AT_ONCE):
+            for row in batch.to_pylist(maps_as_pydicts="strict"):
+                yield self._ref(row)
 
     @property
     def table(self) -> pa.Table:
-        """All columns, the schema's first; uris as stored."""
+        """The rows, with uris as they are stored (relative below `base`)."""
         return self._table
 
     @property
     def base(self) -> str | None:
-        """The folder that relative uris are resolved against."""
+        """The folder that relative uris are relative to."""
         return self._base
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The class names that occur, sorted."""
+        """The labels that occur, sorted."""
         return self._distinct("label")
 
     @property
@@ -180,130 +189,115 @@ class Manifest:
         return self._distinct("subject_id")
 
     def _distinct(self, name: str) -> tuple[str, ...]:
-        values = pc.unique(self._table.column(name)).to_pylist()
-        return tuple(sorted(v for v in values if v is not None))
+        return tuple(sorted(pc.unique(self._table[name]).drop_null().to_pylist()))
 
-    def __len__(self) -> int:
-        return int(self._table.num_rows)
+    def ref(self, index: int) -> ClipRef:
+        """The clip in row `index`.
 
-    def __repr__(self) -> str:
-        return f"Manifest({len(self)} clips, {len(self.labels)} labels, base={self._base!r})"
+        Raises:
+            IndexError: no such row.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of a manifest of {len(self)} clips")
+        return self._ref(self._refs.slice(index, 1).to_pylist(maps_as_pydicts="strict")[0])
 
-    def __iter__(self) -> Iterator[ClipRef]:
-        for batch in self._table.select(_REF_COLUMNS).to_batches(max_chunksize=_HASH_ROWS):
-            for row in batch.to_pylist():
-                yield self._as_ref(row)
-
-    def ref(self, i: int) -> ClipRef:
-        """The clip in row `i`; uris resolved."""
-        return self._as_ref({name: self._table[name][i].as_py() for name in _REF_COLUMNS})
-
-    def _as_ref(self, row: dict[str, Any]) -> ClipRef:
-        for name in ("uri", "audio_uri"):
-            if row[name] is not None and self._base is not None:
-                row[name] = storage.join(self._base, row[name])
-        if row["soft_label"] is not None:
-            row["soft_label"] = dict(row["soft_label"])
+    def _ref(self, row: dict[str, Any]) -> ClipRef:
+        for place in PLACES:
+            if row[place] is not None:
+                row[place] = self._resolve(row[place])
         return ClipRef(**row)
 
+    def _resolve(self, uri: str) -> str:
+        if self._base is None and not storage.is_absolute(uri):
+            raise ManifestError(
+                f"uri {uri!r} is relative to nothing: give Manifest(..., base=FOLDER), or write "
+                "the manifest to its folder and read it from there"
+            )
+        return storage.join(self._base or "", uri)
+
     def column(self, name: str) -> list[Any]:
-        """One column as Python values, in row order; uris as stored.
+        """The values of a column, None where there is none; uris as they are stored.
 
         Raises:
-            ManifestError: no such column; names the nearest.
+            ManifestError: no such column; names the nearest one.
         """
         if name not in self._table.column_names:
-            near = difflib.get_close_matches(name, self._table.column_names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ManifestError(
-                f"the manifest has no column {name!r}.{hint} It has: "
-                f"{', '.join(self._table.column_names)}."
-            )
-        values: list[Any] = self._table.column(name).to_pylist()
+            raise unknown_column(name, self._table.column_names)
+        values: list[Any] = self._table[name].to_pylist(maps_as_pydicts="strict")
         return values
 
-    def row_of(self, clip_id: str) -> int:
-        """The row number of a clip id.
-
-        Raises:
-            ManifestError: no such clip; names the nearest.
-        """
-        if self._rows_by_id is None:
-            self._rows_by_id = {c: i for i, c in enumerate(self.column("clip_id"))}
-        if clip_id not in self._rows_by_id:
-            near = difflib.get_close_matches(str(clip_id), self._rows_by_id, n=1)
-            hint = f" The nearest id is {near[0]!r}." if near else ""
-            raise ManifestError(f"no clip {clip_id!r} among the {len(self)} of the manifest.{hint}")
-        return self._rows_by_id[clip_id]
-
-    def by_ids(self, ids: Iterable[str]) -> Manifest:
+    def by_ids(self, clip_ids: Sequence[str]) -> Manifest:
         """The clips with these ids, in this order.
 
         Raises:
-            ManifestError: an unknown id, or the same id twice.
+            ManifestError: an id that the manifest lacks.
         """
-        rows = [self.row_of(clip_id) for clip_id in ids]
-        if len(set(rows)) < len(rows):
-            ids_again = [self.ref(r).clip_id for r in set(rows) if rows.count(r) > 1]
-            raise ManifestError(f"by_ids was given the same id twice: {naming(sorted(ids_again))}")
-        return Manifest._trusted(self._table.take(pa.array(rows, pa.int64())), self._base)
+        wanted = pa.array(clip_ids, pa.string())
+        rows = pc.index_in(wanted, value_set=self._table["clip_id"])
+        if rows.null_count:
+            unknown = wanted.filter(pc.is_null(rows)).to_pylist()
+            raise ManifestError(
+                f"{len(unknown)} clip ids are not in the manifest: {', '.join(unknown[:5])}"
+                f"{', ...' if len(unknown) > 5 else ''}"
+            )
+        return self._of_checked(self._table.take(rows), self._base)
 
-    def filter(
-        self, condition: Callable[[ClipRef], bool] | Sequence[bool] | npt.NDArray[np.bool_]
-    ) -> Manifest:
-        """The rows that pass: a mask (also an Arrow one), a pyarrow expression, or a function.
+    def filter(self, keep: Any | Callable[[ClipRef], bool]) -> Manifest:
+        """The clips that pass a filter, in the manifest's order.
+
+        Args:
+            keep: one boolean a row (Arrow, numpy or a list; null drops the row), a
+                `pyarrow.compute` expression over the columns, or a predicate on `ClipRef`.
 
         Raises:
-            ManifestError: a mask of the wrong length.
+            ManifestError: not as many booleans as rows, or an expression that does not fit.
         """
-        if not isinstance(condition, pc.Expression):
-            if callable(condition):
-                condition = [bool(condition(ref)) for ref in self]
-            if len(condition) != len(self):
-                raise ManifestError(
-                    f"the mask has {len(condition)} values for {len(self)} clips; expected as many"
-                )
-            if not isinstance(condition, pa.Array | pa.ChunkedArray):
-                condition = pa.array(np.asarray(condition, dtype=np.bool_))
-        return Manifest._trusted(self._table.filter(condition), self._base)
+        if callable(keep) and not isinstance(keep, pc.Expression):
+            keep = [bool(keep(ref)) for ref in self]
+        try:
+            if not isinstance(keep, (pc.Expression, pa.Array, pa.ChunkedArray)):
+                keep = pa.array(np.asarray(keep, dtype=np.bool_))
+            return self._of_checked(self._table.filter(keep).combine_chunks(), self._base)
+        except (pa.ArrowException, TypeError) as error:
+            raise ManifestError(
+                f"cannot filter a manifest of {len(self)} clips: {error}; expected a boolean for "
+                "each row, a pyarrow expression over its columns or a predicate on ClipRef"
+            ) from error
 
     def consented(self) -> Manifest:
-        """The clips that may be used: consent is True. False and null are left out."""
-        return self.filter(pc.fill_null(self._table.column("consent"), False))
-
-    def with_column(self, name: str, values: Sequence[Any]) -> Manifest:
-        """The same clips with one column added or replaced.
-
-        Raises:
-            ManifestError: wrong length, wrong type, or a value that no manifest may hold.
-        """
-        if len(values) != len(self):
-            raise ManifestError(f"column {name!r}: {len(values)} values for {len(self)} clips")
-        column = table_from_rows([{name: value} for value in values]).column(name)
-        table = self._table
-        if name in table.column_names:
-            table = table.set_column(table.column_names.index(name), name, column)
-        else:
-            table = table.append_column(name, column)
-        return Manifest(table, self._base)
+        """The clips whose people consent; nothing of the others is read."""
+        return self.filter(self._table["consent"])
 
     def content_hash(self) -> str:
-        """sha256 over what the rows say, independent of row order, column order and storage.
-
-        Uris count as stored (relative ones do not change when the data set is moved), and null
-        values do not count, so adding an empty column keeps the hash.
-        """
-        digest = hashlib.sha256()
-        order = pc.sort_indices(self._table.column("clip_id"))
-        for start in range(0, len(self), _HASH_ROWS):
-            for row in self._table.take(order[start : start + _HASH_ROWS]).to_pylist():
-                said = {k: _plain(v) for k, v in row.items() if v is not None}
-                digest.update(json.dumps(said, sort_keys=True, default=str).encode() + b"\n")
-        return digest.hexdigest()
+        """SHA-256 (hex) of the rows, whatever their order and the way that they are stored."""
+        return content_digest(self._table, "clip_id")
 
 
-def _plain(value: Any) -> Any:
-    """Maps come as lists of pairs, in the order in which they were written; sort them."""
-    if isinstance(value, list) and value and isinstance(value[0], tuple):
-        return sorted(value, key=lambda pair: str(pair[0]))
-    return value
+def _unpickled(buffer: pa.Buffer, base: str | None) -> Manifest:
+    with pa.ipc.open_stream(buffer) as stream:
+        return Manifest._of_checked(stream.read_all(), base)
+
+
+def _relative_to(table: pa.Table, folder: str) -> pa.Table:
+    """The table with the uris below a folder made relative to it."""
+    prefix = folder.rstrip("/") + "/"
+    for name in PLACES:
+        places = table[name]
+        is_below = pc.starts_with(places, prefix)
+        relative = pc.utf8_slice_codeunits(places, len(prefix))
+        column = pc.if_else(is_below, relative, places)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
+
+
+def _resolved(table: pa.Table, base: str) -> pa.Table:
+    """The table with absolute uris."""
+    for name in PLACES:
+        places = table[name]
+        is_relative = pc.invert(
+            pc.or_(pc.starts_with(places, "/"), pc.match_substring(places, "://"))
+        )
+        joined = pc.binary_join_element_wise(base.rstrip("/"), places, "/")
+        column = pc.if_else(is_relative, joined, places)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table

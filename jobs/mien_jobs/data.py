@@ -28,8 +28,8 @@ def open_data(plan: DataPlan) -> RunData:
     """
     if not plan.manifest:
         raise ValueError(
-            "no data: name a manifest with --data PATH (make one with `mien ingest FOLDER` for your "
-            "own videos, or `mien synth` for synthetic faces)"
+            "no data: name a manifest with --data PATH (make one with `mien ingest FOLDER` for "
+            "your own videos, or `mien synth FOLDER` for synthetic faces)"
         )
     manifest = Manifest.read(plan.manifest).consented()
     label_set = choose_label_set(plan.label_set, manifest)

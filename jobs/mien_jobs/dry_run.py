@@ -86,8 +86,9 @@ def _stage_lines(
     progress = Progress(stage=0, epoch=0, step=0, total_steps=stage_run.total_steps)
     logs = stage_run.step(batches, progress)
     stepped = time.perf_counter()
-    yield f"  first step: loss {float(logs['loss']):.4f}, gradient norm {float(logs['grad_norm']):.3f}"
-    yield f"  time: {decoded - started:.2f} s decoding in this process, {stepped - decoded:.2f} s step"
+    loss, grad_norm = float(logs["loss"]), float(logs["grad_norm"])
+    yield f"  first step: loss {loss:.4f}, gradient norm {grad_norm:.3f}"
+    yield f"  seconds: {decoded - started:.2f} decoding (one process), {stepped - decoded:.2f} step"
     yield "  memory: " + _memory_estimate(method, stage_run, batches, peak_before, world)
 
 
@@ -124,6 +125,6 @@ def _memory_estimate(
         step = max(0, int(psutil.Process().memory_info().rss) - before)
         what = "growth of the process in the step"
     return (
-        f"weights {weights / _MIB:.0f} MiB, optimiser and averages {state / _MIB:.0f} MiB, gradients "
-        f"{gradients / _MIB:.0f} MiB, {what} {step / _MIB:.0f} MiB"
+        f"weights {weights / _MIB:.0f} MiB, optimiser and averages {state / _MIB:.0f} MiB, "
+        f"gradients {gradients / _MIB:.0f} MiB, {what} {step / _MIB:.0f} MiB"
     )

@@ -33,7 +33,6 @@ from mien_jobs.data import RunData
 from mien_models.contract import ClipBatch, Method, StreamSpec
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What an evaluation found."""
@@ -109,9 +108,7 @@ def evaluate_method(
             "manifest with --data"
         )
     predicted = _predict(method, source.scan(stream), plan, conditions(stream))
-    parts = [
-        _as_predictions(name, found, info, data, which) for name, found in predicted.items()
-    ]
+    parts = [_as_predictions(name, found, info, data, which) for name, found in predicted.items()]
     predictions = join_predictions(parts)
     return Evaluation(
         predictions=predictions,
@@ -151,7 +148,7 @@ def _as_predictions(
 
 
 def save_evaluation(found: Evaluation, folder: str) -> str:
-    """Writes predictions, scorecard and quarantine below a folder; returns the predictions' path."""
+    """Writes predictions, scorecard and quarantine; returns where the predictions are."""
     split = found.scorecard.split
     location = join(folder, f"predictions-{split}.parquet")
     write_predictions(location, found.predictions)

@@ -12,7 +12,9 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from typing import Any, TypeVar
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from mien_jobs import typed_values
 from mien_jobs.typed_values import TypedValueError, field_kinds
@@ -68,7 +70,7 @@ def _docs_in_source(config: type) -> dict[str, str]:
             and isinstance(doc.value, ast.Constant)
             and isinstance(doc.value.value, str)
         ):
-            docs[field.target.id] = " ".join(doc.value.value.replace("``", "").split())
+            docs[field.target.id] = " ".join(doc.value.value.replace("`", "").split())
     return docs
 
 
@@ -85,7 +87,7 @@ def _add_option(group: Any, item: dataclasses.Field[Any], kind: Any, doc: str) -
     if kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
         return
-    group.add_argument(flag, type=_Reader(kind), metavar=_metavar(item.name), **settings)
+    group.add_argument(flag, type=_Reader(kind), metavar=_metavar(kind), **settings)
 
 
 class _Reader:
@@ -119,6 +121,13 @@ def _help_text(doc: str, default: object) -> str:
     return f"{line} (default: {shown.replace('%', '%%')})"
 
 
-def _metavar(name: str) -> str:
-    """The unit at the end of a name stands for the value: ``size_px`` -> ``PX``."""
-    return name.rpartition("_")[2].upper()
+def _metavar(kind: Any) -> str:
+    """A short stand-in for the value: a choice is spelt out, the rest is told by its type."""
+    members = [member for member in typing.get_args(kind) if member is not type(None)]
+    if typing.get_origin(kind) is Literal:
+        return "|".join(str(option) for option in members)
+    if typing.get_origin(kind) is tuple:
+        return "A,B,..."
+    if len(members) == 1:  # X | None
+        return f"{_metavar(members[0])}|none"
+    return {int: "N", float: "X", bool: "true|false", Path: "PATH"}.get(kind, "TEXT")

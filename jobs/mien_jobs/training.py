@@ -15,7 +15,8 @@ from mien.evaluate.scorecard import Scorecard
 from mien.infer.package import PackageInfo
 from mien.media.storage import absolute, file_system, join, read_bytes, write_bytes_atomically
 from mien.track.environment import describe_environment
-from mien.track.registry import ExportSpec, RegisteredModel, register
+from mien.track.export import ExportSpec
+from mien.track.registry import RegisteredModel, register
 from mien.track.tracker import Tracker, TrackerSpec
 from mien.train.launch import TrainJob, train
 from mien.train.local_ray import ray_session

@@ -108,7 +108,7 @@ class StreamSpec:
     clip_ids: tuple[str, ...] | None = None
     """Only these clips (replay exemplars); the other filters still hold."""
     sampler: Literal["plain", "class_uniform"] = "plain"
-    """``plain``: a permutation an epoch. ``class_uniform``: a class uniformly, then a clip of it."""
+    """``plain``: a permutation an epoch. ``class_uniform``: a class uniformly, then a clip."""
     subject_cap: int | None = None
     """At most this many clips of one subject an epoch."""
     batch_size: int = 8
@@ -126,7 +126,7 @@ class StreamSpec:
             other = view.same_frames_as
             if other is not None and not 0 <= other < index:
                 raise ValueError(
-                    f"views[{index}].same_frames_as={other} must name an earlier view (0 to {index - 1})"
+                    f"views[{index}].same_frames_as={other} must name an earlier view"
                 )
         if self.batch_size < 1 or self.image_size_px < 1 or not self.views:
             raise ValueError("a stream needs batch_size >= 1, image_size_px >= 1 and a view")
@@ -235,7 +235,7 @@ class OptimPlan:
     accumulate: int = 1
     """Micro-batches that a worker's share of a batch is cut into."""
     ema_decay: float | None = None
-    """Decay of the averaged weights that are evaluated and shipped; None: the weights themselves."""
+    """Decay of the averaged weights that are evaluated and shipped; None: the weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

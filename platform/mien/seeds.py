@@ -14,7 +14,7 @@ import torch
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A number in [0, 2**63) from any sequence of numbers and strings; the same on every machine."""
+    """A number in [0, 2**63) from numbers and strings; the same on every machine."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -16,9 +16,7 @@ from mien.stream.order import ClipOrder, StreamError
 def make_order(num, batch_size, seed=0, **options):
     labels = options.pop("labels", [i % 3 for i in range(num)])
     subjects = options.pop("subjects", [-1] * num)
-    return ClipOrder(
-        labels=labels, subjects=subjects, batch_size=batch_size, seed=seed, **options
-    )
+    return ClipOrder(labels=labels, subjects=subjects, batch_size=batch_size, seed=seed, **options)
 
 
 @given(st.integers(1, 60), st.integers(1, 12), st.integers(0, 5), st.integers(0, 4))
@@ -57,9 +55,7 @@ def test_epochs_and_seeds_have_their_own_orders():
 def test_class_uniform_draws_classes_equally_often():
     labels = [0] * 900 + [1] * 90 + [2] * 10
     order = make_order(1000, 100, labels=labels, sampler="class_uniform")
-    drawn = Counter(
-        labels[clip] for step in range(100) for clip in order.batch(step)[1].tolist()
-    )
+    drawn = Counter(labels[clip] for step in range(100) for clip in order.batch(step)[1].tolist())
     # 10,000 draws, p = 1/3: three standard deviations are 141.
     assert all(abs(drawn[label] - 10_000 / 3) < 142 for label in range(3))
 

@@ -116,16 +116,12 @@ class MemoryClips:
 
     def _order(self, spec: StreamSpec) -> ClipOrder:
         subjects = [-1] * len(self._labels)
-        return ClipOrder(
-            labels=self._labels, subjects=subjects, batch_size=spec.batch_size, seed=5
-        )
+        return ClipOrder(labels=self._labels, subjects=subjects, batch_size=spec.batch_size, seed=5)
 
     def steps_per_epoch(self, spec: StreamSpec) -> int:
         return self._order(spec).steps_per_epoch
 
-    def batches(
-        self, spec: StreamSpec, *, start_step: int, num_steps: int
-    ) -> Iterator[ClipBatch]:
+    def batches(self, spec: StreamSpec, *, start_step: int, num_steps: int) -> Iterator[ClipBatch]:
         order = self._order(spec)
         share = spec.batch_size // self._world_size
         for step in range(start_step, start_step + num_steps):

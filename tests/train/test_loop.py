@@ -159,7 +159,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_clips_named(
     method.forward = forward
     with pytest.raises(NonFiniteLossError, match=r"stage 'warm', step 4: loss nan.*clip\d"):
         run(method, memory_clips(), tmp_path)
-    assert CheckpointStore(str(tmp_path)).names() == ["stage-00-step-00000003", "stage-00-step-00000004"]
+    assert CheckpointStore(str(tmp_path)).names() == [
+        "stage-00-step-00000003",
+        "stage-00-step-00000004",
+    ]
 
 
 def test_selecting_by_an_unknown_metric_names_the_known_ones(tiny_method, memory_clips, tmp_path):
@@ -170,9 +173,7 @@ def test_selecting_by_an_unknown_metric_names_the_known_ones(tiny_method, memory
 
 def test_accumulation_sums_the_same_gradient(tiny_method, memory_clips, tmp_path):
     plain = OptimPlan(lr=1e-2, schedule="constant", clip_norm=None, optimizer="sgd")
-    split = OptimPlan(
-        lr=1e-2, schedule="constant", clip_norm=None, optimizer="sgd", accumulate=4
-    )
+    split = OptimPlan(lr=1e-2, schedule="constant", clip_norm=None, optimizer="sgd", accumulate=4)
     results = []
     for name, optim in (("plain", plain), ("split", split)):
         method = build(tiny_method, optim, epochs=1)

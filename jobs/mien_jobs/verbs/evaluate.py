@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Literal
 
 from mien.clips.manifest import Manifest
 from mien.clips.splits import Split
@@ -18,6 +19,8 @@ from mien_jobs.methods import load_method
 from mien_jobs.overrides import from_json
 from mien_jobs.recipe import DataPlan
 from mien_jobs.tracking import tracking_uri
+
+SplitName = Literal["train", "val", "test", "all"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     package = resolve(tracking_uri(args.registry, args.storage), args.model)
     info, method = load_method(package)
     data, is_own = open_clips(info, args.data)
-    which = args.split or ("test" if is_own else "all")
+    which: SplitName = args.split or ("test" if is_own else "all")
     plan = TrainPlan(device=args.device, workers=1)
     with ray_session(plan):
         found = evaluate_method(method, info, data, which=which, plan=plan)
@@ -61,7 +64,7 @@ def open_clips(info: PackageInfo, manifest_uri: str | None) -> tuple[RunData, bo
     Raises:
         ValueError: the training's clips or split can't be had again.
     """
-    plan = from_json(DataPlan, json.dumps(info.recipe["data"]))
+    plan = from_json(DataPlan(), json.dumps(info.recipe["data"]))
     manifest = Manifest.read(absolute(manifest_uri or plan.manifest)).consented()
     if manifest.content_hash() != info.manifest_hash:
         if manifest_uri is None:

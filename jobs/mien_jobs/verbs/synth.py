@@ -33,16 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Renders, speaks and encodes the clips and writes the manifest."""
-    from mien.synth import SynthSpec, plan_clips, write_dataset
+    from mien.synth import SynthSpec, describe, write_dataset
 
     spec = config_from_options(SynthSpec, args)
     if args.workers < 1:
         raise ValueError(f"--workers {args.workers}: at least one process has to render")
-    plans = plan_clips(spec)
-    print(
-        f"{len(plans)} clips of {spec.num_subjects} people, {spec.duration_s:g} s at {spec.fps} "
-        f"frames/s, {spec.size_px} px, seed {spec.seed} -> {args.folder}"
-    )
+    print(f"{describe(spec)}\ninto {args.folder}")
     if args.dry_run:
         return 0
     manifest = args.folder / "manifest.parquet"
@@ -50,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{manifest} is there already; give another folder, or --overwrite to replace it"
         )
-    with _ProgressBar(len(plans)) as progress:
+    with _ProgressBar(spec.num_clips) as progress:
         written = write_dataset(spec, args.folder, num_workers=args.workers, progress=progress)
     print(f"wrote {written}")
     print(f"train on it: mien train mma_dfer --manifest {written}")

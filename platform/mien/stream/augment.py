@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from mien_models.contract import Augmentation, AudioSpec
+from mien_models.contract import AudioSpec, Augmentation
 
 
 def augment_video(video_TCHW: Tensor, augmentation: Augmentation, *, seed: int) -> Tensor:
@@ -39,7 +39,7 @@ def augment_video(video_TCHW: Tensor, augmentation: Augmentation, *, seed: int) 
 def _transforms(augmentation: Augmentation, size: list[int]) -> list[v2.Transform]:
     chosen: list[v2.Transform] = []
     if augmentation.rotation_deg > 0:
-        chosen.append(v2.RandomRotation(augmentation.rotation_deg))  # type: ignore[arg-type]
+        chosen.append(v2.RandomRotation(augmentation.rotation_deg))
     if augmentation.min_crop_area < 1:
         scale = (augmentation.min_crop_area, 1.0)
         chosen.append(v2.RandomResizedCrop(size, scale=scale, antialias=True))
@@ -80,7 +80,12 @@ def _shift_frames(video_TCHW: Tensor, share: float) -> Tensor:
 
 
 def augment_audio(
-    log_mel_FM: Tensor, valid_frames: int, augmentation: Augmentation, audio: AudioSpec, *, seed: int
+    log_mel_FM: Tensor,
+    valid_frames: int,
+    augmentation: Augmentation,
+    audio: AudioSpec,
+    *,
+    seed: int,
 ) -> Tensor:
     """Changes a normalised log-mel spectrogram: gain, and SpecAugment masks inside the sound.
 

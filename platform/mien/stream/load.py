@@ -51,7 +51,8 @@ def load_clip(request: ClipRequest) -> Row:
 
     def choose_frames(num_source: int) -> Sequence[int]:
         chosen[:] = choose_views(request.spec.views, num_source, request.seed)
-        return np.unique(np.concatenate(chosen)).tolist()
+        wanted: list[int] = np.unique(np.concatenate(chosen)).tolist()
+        return wanted
 
     clip = decode_clip(
         request.ref.uri,
@@ -92,9 +93,7 @@ def choose_views(
     return chosen
 
 
-def _window(
-    num_source: int, view: ViewSpec, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
+def _window(num_source: int, view: ViewSpec, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Frames a fixed stride apart from a random start; the last one repeats in short clips."""
     length = (view.num_frames - 1) * view.stride_frames + 1
     start = int(rng.integers(max(1, num_source - length + 1)))
@@ -120,9 +119,7 @@ def _labels(request: ClipRequest) -> Row:
     }
 
 
-def _views(
-    request: ClipRequest, clip: DecodedClip, chosen: Sequence[npt.NDArray[np.int64]]
-) -> Row:
+def _views(request: ClipRequest, clip: DecodedClip, chosen: Sequence[npt.NDArray[np.int64]]) -> Row:
     video_NCHW, has_face_N = _crops(clip.frames_THWC, request.spec)
     row: Row = {}
     for index, (view, frames) in enumerate(zip(request.spec.views, chosen, strict=True)):

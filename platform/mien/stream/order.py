@@ -31,8 +31,8 @@ class ClipOrder:
     def __init__(
         self,
         *,
-        labels: Sequence[int],
-        subjects: Sequence[int],
+        labels: Sequence[int] | IndexArray,
+        subjects: Sequence[int] | IndexArray,
         batch_size: int,
         seed: int,
         sampler: Literal["plain", "class_uniform"] = "plain",

@@ -24,7 +24,7 @@ from mien.stream.source import StepLoader
 
 STEP = "step"
 ROWS_PER_TASK = 32
-"""Clips that one task aims to decode: long enough to hide scheduling, short enough to start soon."""
+"""Clips that a task aims to decode: enough to hide scheduling, few enough to start soon."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

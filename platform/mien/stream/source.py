@@ -189,9 +189,7 @@ class ClipSource:
         """
         return self._order(spec).steps_per_epoch
 
-    def batches(
-        self, spec: StreamSpec, *, start_step: int, num_steps: int
-    ) -> Iterator[ClipBatch]:
+    def batches(self, spec: StreamSpec, *, start_step: int, num_steps: int) -> Iterator[ClipBatch]:
         """This worker's part of the global batches ``start_step``, ``start_step + 1``, ...
 
         Raises:
@@ -226,9 +224,7 @@ class ClipSource:
         )
         return self._collate(loader, range(loader.num_steps), plain)
 
-    def _collate(
-        self, loader: StepLoader, steps: range, spec: StreamSpec
-    ) -> Iterator[ClipBatch]:
+    def _collate(self, loader: StepLoader, steps: range, spec: StreamSpec) -> Iterator[ClipBatch]:
         for rows in self._executor(loader, steps):
             self.quarantine.update(clip for row in rows for clip in _from_json(str(row[FAILED])))
             present = [row for row in rows if row[PRESENT]]
@@ -237,9 +233,7 @@ class ClipSource:
 
     def _select(self, spec: StreamSpec) -> StreamClips:
         if spec not in self._selected:
-            self._selected[spec] = select_clips(
-                self._manifest, self._split, self._label_set, spec
-            )
+            self._selected[spec] = select_clips(self._manifest, self._split, self._label_set, spec)
         return self._selected[spec]
 
     def _order(self, spec: StreamSpec) -> ClipOrder:

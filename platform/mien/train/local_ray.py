@@ -1,4 +1,4 @@
-"""Joins the Ray cluster that there is, or starts one on this machine for as long as it is needed."""
+"""Joins the Ray cluster that there is, or starts one on this machine for the time of a run."""
 
 from __future__ import annotations
 

@@ -63,9 +63,7 @@ class Clips(Protocol):
     def num_clips(self, spec: StreamSpec) -> int:
         """Clips that a stream holds."""
 
-    def batches(
-        self, spec: StreamSpec, *, start_step: int, num_steps: int
-    ) -> Iterator[ClipBatch]:
+    def batches(self, spec: StreamSpec, *, start_step: int, num_steps: int) -> Iterator[ClipBatch]:
         """This worker's part of the global batches, from a step on."""
 
     def scan(self, spec: StreamSpec) -> Iterator[ClipBatch]:
@@ -380,14 +378,11 @@ def _refuse_non_finite(
     )
 
 
-def _stage_line(
-    run: StageRun, steps_per_epoch: int, precision: torch.dtype, world: World
-) -> str:
+def _stage_line(run: StageRun, steps_per_epoch: int, precision: torch.dtype, world: World) -> str:
     trained = sum(p.numel() for p in run.trainable.values())
     total = sum(p.numel() for p in run.method.parameters())
     return (
         f"stage {run.stage.name}: {run.stage.epochs} epochs of {steps_per_epoch} steps, "
-        f"{trained:,} of {total:,} parameters train, {world.size} worker(s) on {world.device.type}, "
-        f"{str(precision).removeprefix('torch.')}"
+        f"{trained:,} of {total:,} parameters train, {world.size} worker(s) on "
+        f"{world.device.type}, {str(precision).removeprefix('torch.')}"
     )
-

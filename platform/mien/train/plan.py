@@ -38,7 +38,12 @@ class TrainPlan:
     """Restarts of the worker group after a crash, each from the newest checkpoint."""
 
     def __post_init__(self) -> None:
-        for name in ("decode_tasks", "keep_checkpoints", "log_every_steps", "evaluate_every_epochs"):
+        for name in (
+            "decode_tasks",
+            "keep_checkpoints",
+            "log_every_steps",
+            "evaluate_every_epochs",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         if self.workers < 0:

@@ -84,9 +84,7 @@ class StageRun:
         if decay is None:
             return
         averages = list(self._average.values())
-        torch._foreach_lerp_(
-            averages, [p.detach() for p in self.trainable.values()], 1 - decay
-        )
+        torch._foreach_lerp_(averages, [p.detach() for p in self.trainable.values()], 1 - decay)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:

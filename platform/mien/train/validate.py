@@ -62,9 +62,7 @@ def gather_predictions(
         mine.extend(_rows(batch, [part.float().cpu().numpy() for part in logits]))
     gathered = (row for worker in world.gather(mine) for row in worker)
     rows = sorted(gathered, key=lambda row: row[0])
-    return {
-        name: _as_arrays(rows, condition) for condition, name in enumerate(conditions)
-    }
+    return {name: _as_arrays(rows, condition) for condition, name in enumerate(conditions)}
 
 
 def _rows(batch: ClipBatch, logits: Sequence[npt.NDArray[np.float32]]) -> list[Row]:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
+CPU = torch.device("cpu")
+
 
 class DeviceError(ValueError):
     """A device that was asked for and is not there."""
@@ -20,7 +22,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def is_main(self) -> bool:

@@ -86,7 +86,7 @@ def test_a_run_holds_what_was_logged(uri: str, tmp_path: Path) -> None:
     )
     figure = Figure()
     figure.add_subplot().plot([1, 2])
-    tracker.log_figure("plots/curve", figure)
+    tracker.log_figure("plots/curve.png", figure)
     (tmp_path / "notes.txt").write_text("hello")
     tracker.log_file(tmp_path / "notes.txt", "texts")
     tracker.log_file(tmp_path, "everything")
@@ -116,15 +116,16 @@ def test_a_run_holds_what_was_logged(uri: str, tmp_path: Path) -> None:
     assert (place / "artifacts" / tracker.run_id / "artifacts" / "recipe.json").is_file()
 
 
-def test_a_restart_continues_the_run(uri: str) -> None:
+@pytest.mark.parametrize("key", ["restart", "s3://bucket/Ann's Läufe (2)/run, 1%"])
+def test_a_restart_continues_the_run(uri: str, key: str) -> None:
     """The second start repeats steps 2 and 3, as a loop does after an uncommitted checkpoint."""
-    first = open_run(uri, "restart")
+    first = open_run(uri, key)
     first.log_params({"lr": 0.1, "workers": 2})
     for step in range(4):
         first.log_metrics({"loss": 1.0 * step}, step)
     first.finish("FAILED")
 
-    second = open_run(uri, "restart")
+    second = open_run(uri, key)
     assert second.is_resumed
     assert second.run_id == first.run_id
     assert second.client.get_run(second.run_id).info.status == "RUNNING"
@@ -214,7 +215,7 @@ def test_things_that_can_not_be_logged(uri: str, tmp_path: Path) -> None:
     [
         ({"uri": "sqlite:///mlflow.db"}, "absolute path, with four slashes: sqlite:////"),
         ({"uri": "mlruns"}, "neither a server's URL"),
-        ({"uri": "http://host", "run_key": "it's"}, "run_key"),
+        ({"uri": "http://host", "run_key": 'say "a"'}, "run_key"),
         ({"uri": "http://host", "run_key": ""}, "run_key"),
     ],
 )

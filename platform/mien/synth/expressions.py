@@ -27,7 +27,7 @@ COMPOUNDS: Mapping[str, tuple[str, str]] = {
 }
 
 MESH_UNITS: Mapping[str, Mapping[str, float]] = {
-    "AU1": {"browInnerUp": 1.0},
+    "AU1": {"browInnerUp": 1.4},
     "AU2": {"browOuterUpLeft": 1.0, "browOuterUpRight": 1.0},
     "AU4": {"browDownLeft": 1.0, "browDownRight": 1.0},
     "AU5": {"eyeWideLeft": 1.0, "eyeWideRight": 1.0},
@@ -40,7 +40,7 @@ MESH_UNITS: Mapping[str, Mapping[str, float]] = {
     "AU7": {"eyeSquintLeft": 0.9, "eyeSquintRight": 0.9},
     "AU9": {"noseSneerLeft": 1.0, "noseSneerRight": 1.0},
     "AU10": {"mouthUpperUpLeft": 1.0, "mouthUpperUpRight": 1.0},
-    "AU12": {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0},
+    "AU12": {"mouthSmileLeft": 1.2, "mouthSmileRight": 1.2},
     "AU14": {"mouthDimpleLeft": 1.0, "mouthDimpleRight": 1.0},
     "AU15": {"mouthFrownLeft": 1.0, "mouthFrownRight": 1.0},
     "AU16": {"mouthLowerDownLeft": 1.0, "mouthLowerDownRight": 1.0},

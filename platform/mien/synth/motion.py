@@ -72,7 +72,7 @@ def mesh_weights(table: FloatArray, units: FaceUnits) -> FloatArray:
     for row, moved in zip(_MESH_ROWS, MESH_UNITS.values(), strict=True):
         for unit, share in moved.items():
             weights[:, units.names.index(unit)] += share * table[:, row]
-    return np.clip(weights, 0, 1.1)
+    return np.clip(weights, 0, 1.5)
 
 
 def _wander(rng: np.random.Generator, time: FloatArray, waves: int) -> FloatArray:
@@ -80,7 +80,7 @@ def _wander(rng: np.random.Generator, time: FloatArray, waves: int) -> FloatArra
     total = np.zeros_like(time)
     for rate_hz, phase in rng.uniform((0.1, 0), (1.2, 2 * np.pi), (waves, 2)):
         total += np.sin(2 * np.pi * rate_hz * time + phase).astype(np.float32)
-    return (total / np.sqrt(waves)).astype(np.float32)
+    return np.asarray(total / np.sqrt(waves), np.float32)
 
 
 def _smooth_step(x: FloatArray) -> FloatArray:

@@ -32,12 +32,16 @@ _DARK_SKIN = np.array([0.33, 0.20, 0.14])
 
 TRAITS: Mapping[str, tuple[str, str, float]] = {
     "face_fat": ("head/head-fat-decr", "head/head-fat-incr", 0.45),
-    "face_width": ("head/head-scale-horiz-decr", "head/head-scale-horiz-incr", 0.35),
+    "face_width": ("head/head-scale-horiz-decr", "head/head-scale-horiz-incr", 0.28),
     "face_height": ("head/head-scale-vert-decr", "head/head-scale-vert-incr", 0.3),
-    "oval_round": ("head/head-oval", "head/head-round", 0.5),
+    "oval_round": ("head/head-oval", "head/head-round", 0.35),
     "square_diamond": ("head/head-square", "head/head-diamond", 0.35),
     "triangle": ("head/head-triangular", "head/head-invertedtriangular", 0.25),
-    "forehead_height": ("forehead/forehead-scale-vert-decr", "forehead/forehead-scale-vert-incr", 0.4),
+    "forehead_height": (
+        "forehead/forehead-scale-vert-decr",
+        "forehead/forehead-scale-vert-incr",
+        0.2,
+    ),
     "forehead_slope": ("forehead/forehead-trans-backward", "forehead/forehead-trans-forward", 0.35),
     "nose_width": ("nose/nose-scale-horiz-decr", "nose/nose-scale-horiz-incr", 0.5),
     "nose_length": ("nose/nose-scale-vert-decr", "nose/nose-scale-vert-incr", 0.45),
@@ -51,8 +55,16 @@ TRAITS: Mapping[str, tuple[str, str, float]] = {
     "mouth_height": ("mouth/mouth-trans-down", "mouth/mouth-trans-up", 0.35),
     "lower_lip": ("mouth/mouth-lowerlip-volume-decr", "mouth/mouth-lowerlip-volume-incr", 0.5),
     "upper_lip": ("mouth/mouth-upperlip-volume-decr", "mouth/mouth-upperlip-volume-incr", 0.5),
-    "lower_lip_height": ("mouth/mouth-lowerlip-height-decr", "mouth/mouth-lowerlip-height-incr", 0.4),
-    "upper_lip_height": ("mouth/mouth-upperlip-height-decr", "mouth/mouth-upperlip-height-incr", 0.4),
+    "lower_lip_height": (
+        "mouth/mouth-lowerlip-height-decr",
+        "mouth/mouth-lowerlip-height-incr",
+        0.4,
+    ),
+    "upper_lip_height": (
+        "mouth/mouth-upperlip-height-decr",
+        "mouth/mouth-upperlip-height-incr",
+        0.4,
+    ),
     "mouth_corners": ("mouth/mouth-angles-down", "mouth/mouth-angles-up", 0.25),
     "eye_size": ("eyes/{}-eye-scale-decr", "eyes/{}-eye-scale-incr", 0.35),
     "eye_apart": ("eyes/{}-eye-trans-in", "eyes/{}-eye-trans-out", 0.35),
@@ -69,7 +81,7 @@ TRAITS: Mapping[str, tuple[str, str, float]] = {
     "jaw_bones": ("chin/chin-bones-decr", "chin/chin-bones-incr", 0.4),
     "ear_size": ("ears/{}-ear-scale-decr", "ears/{}-ear-scale-incr", 0.35),
     "ear_wing": ("ears/{}-ear-wing-decr", "ears/{}-ear-wing-incr", 0.4),
-}  # fmt: skip
+}
 """Trait -> MakeHuman target towards less, target towards more ({} is the side), spread."""
 
 

@@ -154,19 +154,22 @@ def rasterise(
         top = max(0, int(np.ceil(min(ay, by, cy) - 0.5)))
         bottom = min(size - 1, int(np.floor(max(ay, by, cy) - 0.5)))
         inverse = np.float32(1.0) / area
-        az, bz, cz = screen[a, 2], screen[b, 2], screen[c, 2]
+        # Weights and depth are affine in the pixel, so that a row needs only additions.
+        step_a, step_b = (by - cy) * inverse, (cy - ay) * inverse
+        rise_a, rise_b = (cx - bx) * inverse, (ax - cx) * inverse
+        from_a, from_b = screen[a, 2] - screen[c, 2], screen[b, 2] - screen[c, 2]
+        offset = np.float32(left + 0.5)
         for row in range(top, bottom + 1):
-            py = np.float32(row + 0.5)
+            height = np.float32(row + 0.5)
+            wa = (offset - cx) * step_a + (height - cy) * rise_a
+            wb = (offset - cx) * step_b + (height - cy) * rise_b
             for column in range(left, right + 1):
-                px = np.float32(column + 0.5)
-                wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) * inverse
-                wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) * inverse
-                wc = np.float32(1.0) - wa - wb
-                if wa < 0.0 or wb < 0.0 or wc < 0.0:
-                    continue
-                z = wa * az + wb * bz + wc * cz
-                if z > depth[row, column]:
-                    depth[row, column] = z
-                    seen[row, column] = face
-                    weights[row, column, 0] = wa
-                    weights[row, column, 1] = wb
+                if wa >= 0.0 and wb >= 0.0 and wa + wb <= 1.0:
+                    z = screen[c, 2] + wa * from_a + wb * from_b
+                    if z > depth[row, column]:
+                        depth[row, column] = z
+                        seen[row, column] = face
+                        weights[row, column, 0] = wa
+                        weights[row, column, 1] = wb
+                wa += step_a
+                wb += step_b

@@ -44,7 +44,7 @@ def render_clip(plan: ClipPlan) -> RenderedClip:
     """Draws a clip; the same plan gives the same bytes in any process.
 
     Raises:
-        SynthDataMissing: `anny` or `espeakng-loader` is not installed.
+        SynthDataMissingError: `anny` or `espeakng-loader` is not installed.
     """
     wave = speak(plan)
     motion = move(plan, mouth_envelope(wave, plan.num_frames, plan.fps))
@@ -81,6 +81,7 @@ class _Studio:
         self._head = head
         self._rng = generator(plan.seed, "sensor")
         self._scene = plan.scene
+        self._samples = plan.samples_a_side
         self._size = plan.size_px * plan.samples_a_side
         self._background = paint_background(plan.scene, self._size, plan.seed)
         self._lights = place_lights(plan.scene)
@@ -115,9 +116,9 @@ class _Studio:
         np.copyto(self._picture, self._background)
         self._draw_creases(creases)
         shade(
-            self._seen, self._weights, head.triangles, head.materials, turned, head.places,
-            head.occlusion, head.maps, self._darkness, head.iris, gaze, self._lights,
-            self._scene.gloss, self._picture,
+            self._seen, self._depth, self._weights, head.triangles, head.materials, turned,
+            head.places, head.occlusion, head.maps, self._darkness, head.iris, gaze,
+            self._lights, self._scene.gloss, self._samples, self._picture,
         )  # fmt: skip
         noise = self._rng.standard_normal(out.shape[:2], np.float32)
         grain = (self._scene.noise_sigma * noise).astype(np.float32)
@@ -140,7 +141,7 @@ def rotation(pose_deg: FloatArray) -> FloatArray:
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     tilt = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return (tilt @ nod @ turn).astype(np.float32)
+    return np.asarray(tilt @ nod @ turn, np.float32)
 
 
 def place_lights(scene: Scene) -> FloatArray:
@@ -185,4 +186,4 @@ def paint_background(scene: Scene, size: int, seed: int) -> FloatArray:
         inside = (np.abs(columns - left) < wide / 2) & (np.abs(rows - top) < high / 2)
         mix = np.where(inside, 1.0, mix)
     mix = np.clip(cv2.GaussianBlur(mix.astype(np.float32), (0, 0), size * 0.01), 0, 1)
-    return (first + mix[..., None] * (second - first)).astype(np.float32)
+    return np.asarray(first + mix[..., None] * (second - first), np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from mien.synth.anatomy import EYE, HAIR, MOUTH, TEETH
+from mien.synth.anatomy import EYE, HAIR, MOUTH, SKIN, TEETH
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
@@ -17,6 +17,8 @@ IntArray = npt.NDArray[np.int32]
 
 _ONE = np.float32(1.0)
 _ZERO = np.float32(0.0)
+_SAME_SURFACE_DM = np.float32(0.06)
+"""Samples of a pixel that differ more in depth than this lie on different surfaces."""
 Colour = tuple[float, float, float]
 
 
@@ -81,6 +83,91 @@ def _eyeball(x: float, y: float, iris: FloatArray) -> Colour:
 @njit(cache=True)
 def shade(
     seen: IntArray,
+    depth: FloatArray,
+    weights: FloatArray,
+    triangles: IntArray,
+    materials: npt.NDArray[np.int8],
+    normals: FloatArray,
+    places: FloatArray,
+    occlusion: FloatArray,
+    maps: FloatArray,
+    wrinkles: FloatArray,
+    iris: FloatArray,
+    gaze: FloatArray,
+    lights: FloatArray,
+    gloss: float,
+    samples: int,
+    picture: FloatArray,
+) -> None:
+    """Writes linear RGB over the background in `picture` wherever a triangle is seen.
+
+    Args:
+        seen: [S, S] from `rasterise`.
+        depth: [S, S] from `rasterise`.
+        weights: [S, S, 2] from `rasterise`.
+        triangles: [F, 3].
+        materials: [F].
+        normals: [V, 3] turned to the camera.
+        places: [V, 2] map column and row; on the eyes, place in eye radii from the axis at rest.
+        occlusion: [V] share of the light of the surroundings that arrives.
+        maps: [2, H, W, 3] from `texture.paint`.
+        wrinkles: [H, W] darkening by the creases in this frame.
+        iris: [3] linear RGB.
+        gaze: [2] where the eyes look, in eye radii.
+        lights: [3, 6] ambient, key, fill: direction towards the light, RGB.
+        gloss: Strength of the highlights of the skin.
+        samples: Samples of a pixel in each direction.
+        picture: [S, S, 3], changed in place.
+    """
+    size = seen.shape[0]
+    for top in range(0, size, samples):
+        for left in range(0, size, samples):
+            whole = _is_one_surface(seen, materials, depth, top, left, samples)
+            for row in range(top, top + samples):
+                for column in range(left, left + samples):
+                    face = seen[row, column]
+                    if face < 0:
+                        continue
+                    if whole and (row > top or column > left):
+                        # Inside a surface one sample stands for the whole pixel.
+                        picture[row, column, 0] = picture[top, left, 0]
+                        picture[row, column, 1] = picture[top, left, 1]
+                        picture[row, column, 2] = picture[top, left, 2]
+                        continue
+                    _shade_sample(
+                        row, column, face, weights, triangles, materials, normals, places,
+                        occlusion, maps, wrinkles, iris, gaze, lights, gloss, picture,
+                    )  # fmt: skip
+
+
+@njit(cache=True)
+def _is_one_surface(
+    seen: IntArray,
+    materials: npt.NDArray[np.int8],
+    depth: FloatArray,
+    top: int,
+    left: int,
+    samples: int,
+) -> bool:
+    """Whether all samples of a pixel lie on the same piece of skin or hair."""
+    first = seen[top, left]
+    if first < 0 or (materials[first] != SKIN and materials[first] != HAIR):
+        return False
+    low = high = depth[top, left]
+    for row in range(top, top + samples):
+        for column in range(left, left + samples):
+            face = seen[row, column]
+            if face < 0 or materials[face] != materials[first]:
+                return False
+            low, high = min(low, depth[row, column]), max(high, depth[row, column])
+    return bool(high - low < _SAME_SURFACE_DM)
+
+
+@njit(inline="always")  # a call with so many arrays costs more than the shading
+def _shade_sample(
+    row: int,
+    column: int,
+    face: int,
     weights: FloatArray,
     triangles: IntArray,
     materials: npt.NDArray[np.int8],
@@ -95,62 +182,36 @@ def shade(
     gloss: float,
     picture: FloatArray,
 ) -> None:
-    """Writes linear RGB over the background in `picture` wherever a triangle is seen.
-
-    Args:
-        seen: [S, S] from `rasterise`.
-        weights: [S, S, 2] from `rasterise`.
-        triangles: [F, 3].
-        materials: [F].
-        normals: [V, 3] turned to the camera.
-        places: [V, 2] map column and row; on the eyes, place in eye radii from the axis at rest.
-        occlusion: [V] share of the light of the surroundings that arrives.
-        maps: [2, H, W, 3] from `texture.paint`.
-        wrinkles: [H, W] darkening by the creases in this frame.
-        iris: [3] linear RGB.
-        gaze: [2] where the eyes look, in eye radii.
-        lights: [3, 6] ambient, key, fill: direction towards the light, RGB.
-        gloss: Strength of the highlights of the skin.
-        picture: [S, S, 3], changed in place.
-    """
-    size = seen.shape[0]
-    for row in range(size):
-        for column in range(size):
-            face = seen[row, column]
-            if face < 0:
-                continue
-            a, b, c = triangles[face, 0], triangles[face, 1], triangles[face, 2]
-            wa, wb = weights[row, column, 0], weights[row, column, 1]
-            wc = _ONE - wa - wb
-            u = wa * places[a, 0] + wb * places[b, 0] + wc * places[c, 0]
-            v = wa * places[a, 1] + wb * places[b, 1] + wc * places[c, 1]
-            open_sky = wa * occlusion[a] + wb * occlusion[b] + wc * occlusion[c]
-            nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]
-            ny = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1]
-            nz = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2]
-            inverse = _ONE / (np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-9))
-            material = materials[face]
-            if nz < _ZERO and material == HAIR:
-                inverse = -inverse
-            nx, ny, nz = nx * inverse, ny * inverse, nz * inverse
-            shine = gloss
-            if material == EYE:
-                red, green, blue = _eyeball(u - gaze[0], v - gaze[1], iris)
-                shine = 0.9
-            elif material == TEETH:
-                red, green, blue = 0.62, 0.58, 0.48
-            elif material == MOUTH:
-                red, green, blue = 0.06, 0.012, 0.012
-                shine = 0.0
-            else:
-                layer = 1 if material == HAIR else 0
-                red, green, blue = _skin_or_hair(maps, wrinkles, layer, u, v)
-            red, green, blue = _lit(
-                red, green, blue, nx, ny, nz, open_sky, shine, material == EYE, lights
-            )
-            picture[row, column, 0] = red
-            picture[row, column, 1] = green
-            picture[row, column, 2] = blue
+    a, b, c = triangles[face, 0], triangles[face, 1], triangles[face, 2]
+    wa, wb = weights[row, column, 0], weights[row, column, 1]
+    wc = _ONE - wa - wb
+    u = wa * places[a, 0] + wb * places[b, 0] + wc * places[c, 0]
+    v = wa * places[a, 1] + wb * places[b, 1] + wc * places[c, 1]
+    open_sky = wa * occlusion[a] + wb * occlusion[b] + wc * occlusion[c]
+    nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]
+    ny = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1]
+    nz = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2]
+    inverse = _ONE / (np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-9))
+    material = materials[face]
+    if nz < _ZERO and material == HAIR:
+        inverse = -inverse
+    nx, ny, nz = nx * inverse, ny * inverse, nz * inverse
+    shine = gloss
+    if material == EYE:
+        red, green, blue = _eyeball(u - gaze[0], v - gaze[1], iris)
+        shine = 0.9
+    elif material == TEETH:
+        red, green, blue = 0.62, 0.58, 0.48
+    elif material == MOUTH:
+        red, green, blue = 0.06, 0.012, 0.012
+        shine = 0.0
+    else:
+        layer = 1 if material == HAIR else 0
+        red, green, blue = _skin_or_hair(maps, wrinkles, layer, u, v)
+    red, green, blue = _lit(red, green, blue, nx, ny, nz, open_sky, shine, material == EYE, lights)
+    picture[row, column, 0] = red
+    picture[row, column, 1] = green
+    picture[row, column, 2] = blue
 
 
 @njit(cache=True)
@@ -186,7 +247,7 @@ def _lit(
             if is_wet:
                 half *= half
                 half *= half
-            rim = np.float32(0.6) + np.float32(0.8) * (_ONE - max(nz, _ZERO))
+            rim = np.float32(0.6) + np.float32(0.8) * (_ONE - np.float32(max(nz, 0.0)))
             highlight = np.float32(0.25 * shine) * half * rim
         # Red goes further under the skin: its terminator is softer.
         soft = np.float32(0.85) * wrapped + np.float32(0.15) * np.sqrt(wrapped)

@@ -7,6 +7,7 @@ vertex keeps its place on the map. Colours are painted in display space and stor
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from mien.synth.person import HAIR_COLOURS, Person
 from mien.synth.raster import rasterise
 
 FloatArray = npt.NDArray[np.float32]
+_Offsets = npt.NDArray[np.floating[Any]]
 
 MAP_HEIGHT, MAP_WIDTH = 352, 448
 TOP_Y, BOTTOM_Y = 8.56, 5.3
@@ -184,13 +186,14 @@ def _eye_shadow(person: Person, place: HeadMap) -> FloatArray:
 def _brow_alpha(rng: np.random.Generator, person: Person, place: HeadMap) -> FloatArray:
     x, y = np.abs(place.position[..., 0]), place.position[..., 1]
     along = np.clip((x - 0.11) / 0.44, 0, 1)
-    middle = 7.445 + 0.10 * along - 0.115 * np.clip(along - 0.45, 0, 1) ** 1.2
+    middle = 7.462 + 0.055 * along - 0.14 * np.clip(along - 0.5, 0, 1) ** 1.3
     half_width = person.brow_thickness * 0.034 * (1.05 - 0.7 * along**2)
     across = (y - middle) / half_width
     inside = (x > 0.09) & (x < 0.57) & (place.position[..., 2] > 0.6)
     strokes = np.clip(0.85 + 0.15 * _noise(rng, 200, 220), 0.4, 1)
     ends = np.clip((x - 0.08) / 0.05, 0, 1) * np.clip((0.57 - x) / 0.06, 0, 1)
-    return (inside * ends * strokes * np.exp(-(np.abs(across) ** 3)) * 0.9).astype(np.float32)
+    profile = 0.9 * np.exp(-(np.abs(across) ** 3))
+    return np.asarray(inside * ends * strokes * profile, np.float32)
 
 
 def _beard_alpha(rng: np.random.Generator, person: Person, place: HeadMap) -> FloatArray:
@@ -198,27 +201,28 @@ def _beard_alpha(rng: np.random.Generator, person: Person, place: HeadMap) -> Fl
         return np.zeros_like(place.lip)
     x, y = np.abs(place.position[..., 0]), place.position[..., 1]
     upper = 6.62 + 0.55 * np.clip(x - 0.38, 0, 1) ** 0.7
-    jaw = np.clip((upper - y) / 0.08, 0, 1) * np.clip((y - 6.15) / 0.1, 0, 1)
+    lower = 6.2 + 0.9 * x**2  # the edge of the jaw
+    jaw = np.clip((upper - y) / 0.08, 0, 1) * np.clip((y - lower) / 0.08, 0, 1)
     moustache = np.clip((6.83 - y) / 0.03, 0, 1) * np.clip((y - 6.62) / 0.03, 0, 1) * (x < 0.36)
     # Skin stays free right below the lower lip at the sides, and the lips themselves.
     area = np.maximum(jaw, moustache) * (1 - np.clip(1.5 * place.lip, 0, 1))
     area *= (place.position[..., 2] > 0.35) & (np.abs(place.angle) < 1.6)
     grain = np.clip(0.75 + 0.25 * _noise(rng, 200, 240), 0.2, 1)
     soft = cv2.GaussianBlur(area.astype(np.float32), (0, 0), 2.0)
-    return (np.clip(0.12 + 0.75 * person.beard, 0, 0.85) * soft * grain).astype(np.float32)
+    return np.asarray(min(0.12 + 0.75 * person.beard, 0.85) * soft * grain, np.float32)
 
 
 def scalp_weight(angle: FloatArray, height: FloatArray, softness: float) -> FloatArray:
     """1 where hair grows on the head, 0 below the hairline, over `softness` dm between."""
-    return np.clip((height - hairline(angle)) / softness, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((height - hairline(angle)) / softness, 0, 1), np.float32)
 
 
 def _scalp_alpha(rng: np.random.Generator, person: Person, place: HeadMap) -> FloatArray:
-    shift = 0.04 * _noise(rng, 6, 40) + 0.02 * _noise(rng, 12, 120)
+    shift = 0.03 * _noise(rng, 3, 14) + 0.012 * _noise(rng, 12, 120)
     receding = 0.0
     if person.sex == "male":
         receding = 0.22 * max(0.0, (person.age - 35) / 40) * rng.random()
-    alpha = scalp_weight(place.angle, place.height + shift - receding, 0.07)
+    alpha = scalp_weight(place.angle, place.height + shift - receding, 0.09)
     return np.asarray(alpha * (0.45 if person.hair_style == "shaved" else 0.97), np.float32)
 
 
@@ -233,7 +237,7 @@ def _cloth_alpha(rng: np.random.Generator, place: HeadMap) -> FloatArray:
     return (np.clip((collar - place.height) / 0.015, 0, 1)).astype(np.float32)
 
 
-def _line(place: HeadMap, x: FloatArray, y: FloatArray, half_width: float) -> FloatArray:
+def _line(x: _Offsets, y: _Offsets, half_width: float) -> FloatArray:
     """Darkness of a crease where the curve's distance, given as x and y offsets, is small."""
     return np.exp(-0.5 * (x * x + y * y) / half_width**2).astype(np.float32)
 
@@ -245,19 +249,19 @@ def wrinkle_maps() -> FloatArray:
     x, y = np.abs(place.position[..., 0]), place.position[..., 1]
     front = place.position[..., 2] > 0.6
     zero = np.zeros_like(x)
-    frown = _line(place, x - 0.075, np.maximum(0, np.abs(y - 7.46) - 0.09), 0.014)
+    frown = _line(x - 0.075, np.maximum(zero, np.abs(y - 7.46) - 0.09), 0.014)
     lines = [
-        _line(place, np.maximum(zero, x - 0.38), y - at - 0.03 * np.cos(3 * x), 0.016)
+        _line(np.maximum(zero, x - 0.38), y - at - 0.03 * np.cos(3 * x), 0.016)
         for at in (7.62, 7.71, 7.80)
     ]
     forehead = np.max(lines, axis=0)
     along = np.clip((6.98 - y) / 0.42, 0, 1)
     fold_x = 0.19 + 0.23 * along**1.2
-    fold = _line(place, x - fold_x, np.maximum(0, np.abs(y - 6.77) - 0.2), 0.018)
-    root = [_line(place, np.maximum(zero, x - 0.07), y - at, 0.012) for at in (7.2, 7.26)]
+    fold = _line(x - fold_x, np.maximum(zero, np.abs(y - 6.77) - 0.2), 0.018)
+    root = [_line(np.maximum(zero, x - 0.07), y - at, 0.012) for at in (7.2, 7.26)]
     fold = np.maximum(fold, 0.6 * np.max(root, axis=0))
     rays = [
-        _line(place, np.maximum(0, np.abs(x - 0.57) - 0.05), y - 7.27 - s * (x - 0.47), 0.012)
+        _line(np.maximum(zero, np.abs(x - 0.57) - 0.05), y - 7.27 - s * (x - 0.47), 0.012)
         for s in (-0.5, 0.0, 0.5)
     ]
     feet = np.max(rays, axis=0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mien.synth.anatomy import SynthDataMissing
+from mien.synth.anatomy import SynthDataMissingError
 from mien.synth.chance import generator
 from mien.synth.plan import ClipPlan
 
@@ -30,7 +30,7 @@ _Callback = ctypes.CFUNCTYPE(
 )
 
 
-class SpeechFailed(RuntimeError):
+class SpeechError(RuntimeError):
     """espeak-ng refused something; the message says what."""
 
 
@@ -40,7 +40,7 @@ class _Engine:
     def __init__(self) -> None:
         spec = importlib.util.find_spec("espeakng_loader")
         if spec is None or spec.origin is None:
-            raise SynthDataMissing(
+            raise SynthDataMissingError(
                 "the synthetic voices need the package 'espeakng-loader', which is not installed; "
                 "type: pip install 'mien[synth]'"
             )
@@ -50,7 +50,7 @@ class _Engine:
         data = Path(espeakng_loader.get_data_path()).parent
         rate = self._library.espeak_Initialize(_AUDIO_OUTPUT_RETRIEVAL, 500, str(data).encode(), 0)
         if rate != SAMPLE_RATE_HZ:
-            raise SpeechFailed(
+            raise SpeechError(
                 f"espeak-ng started with {rate} Hz where {SAMPLE_RATE_HZ} Hz was expected; "
                 "reinstall espeakng-loader (pip install --force-reinstall espeakng-loader)"
             )
@@ -80,13 +80,13 @@ class _Engine:
         self._check(status, f"the text {text!r}")
         self._check(self._library.espeak_Synchronize(), "to finish")
         if not self._pieces:
-            raise SpeechFailed(f"espeak-ng said nothing for the text {text!r}")
+            raise SpeechError(f"espeak-ng said nothing for the text {text!r}")
         return np.concatenate(self._pieces).astype(np.float32) / 32768.0
 
     @staticmethod
     def _check(status: int, what: str) -> None:
         if status != _EE_OK:
-            raise SpeechFailed(f"espeak-ng refused {what} (status {status})")
+            raise SpeechError(f"espeak-ng refused {what} (status {status})")
 
 
 @lru_cache(maxsize=1)
@@ -102,8 +102,8 @@ def speak(plan: ClipPlan) -> npt.NDArray[np.float32]:
         noise. All zeros where the plan's audio is silent: then the person does not speak.
 
     Raises:
-        SynthDataMissing: `espeakng-loader` is not installed.
-        SpeechFailed: espeak-ng refused the voice or the text.
+        SynthDataMissingError: `espeakng-loader` is not installed.
+        SpeechError: espeak-ng refused the voice or the text.
     """
     length = round(plan.duration_s * SAMPLE_RATE_HZ)
     wave = np.zeros(length, np.float32)
@@ -166,4 +166,4 @@ def mouth_envelope(
     loud = float(np.percentile(rms, 92))
     if loud < 1e-5:
         return np.zeros(num_frames, np.float32)
-    return np.clip(rms / loud, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(rms / loud, 0, 1), np.float32)

@@ -1,16 +1,13 @@
 """Writes a planned set to disk: mp4 clips by several processes, then the manifest."""
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from mien.clips.manifest import Manifest
 from mien.synth.plan import ClipPlan, plan_clips
 from mien.synth.render import render_clip
 from mien.synth.spec import SynthSpec
@@ -19,43 +16,6 @@ from mien.synth.voice import record
 
 MANIFEST_NAME = "manifest.parquet"
 Row = dict[str, Any]
-
-_TEXT, _NUMBER, _FLAG = pa.string(), pa.float64(), pa.bool_()
-SCHEMA = pa.schema(
-    [
-        pa.field("clip_id", _TEXT, nullable=False),
-        pa.field("uri", _TEXT, nullable=False),
-        pa.field("audio_uri", _TEXT),
-        pa.field("start_s", _NUMBER),
-        pa.field("end_s", _NUMBER),
-        pa.field("num_frames", pa.int32()),
-        pa.field("subject_id", _TEXT),
-        pa.field("source", _TEXT),
-        pa.field("label", _TEXT),
-        pa.field("soft_label", pa.map_(_TEXT, pa.float32())),
-        pa.field("action_units", pa.map_(_TEXT, pa.list_(pa.float32()))),
-        pa.field("fold", pa.int32()),
-        pa.field("split", _TEXT),
-        pa.field("consent", _FLAG),
-        *(pa.field(name, _TEXT) for name in ("true_label", "other_expressions")),
-        *(pa.field(name, _FLAG) for name in ("is_label_noise", "is_ambiguous", "has_audio")),
-        *(
-            pa.field(name, _TEXT)
-            for name in ("audio_kind", "voice", "sex", "ancestry", "hair_style", "hair_colour",
-                         "eye_colour", "skin", "background", "text")
-        ),
-        *(
-            pa.field(name, _NUMBER)
-            for name in ("key_time_s", "intensity", "age", "beard", "makeup", "fps", "pitch",
-                         "pitch_range", "rate_wpm", "loudness_db", "tremor",
-                         "audio_background_db", "yaw_deg", "pitch_deg", "roll_deg", "sway_deg",
-                         "head_share", "light_azimuth_deg", "light_elevation_deg",
-                         "light_intensity", "light_warmth", "exposure", "noise_sigma")
-        ),
-        pa.field("num_expressions", pa.int32()),
-    ]
-)  # fmt: skip
-"""Columns of the manifest. Maps hold action units by name, one intensity in [0, 5] a frame."""
 
 
 def write_dataset(
@@ -79,7 +39,7 @@ def write_dataset(
 
     Raises:
         ValueError: `num_workers` is negative.
-        SynthDataMissing: `anny` or `espeakng-loader` is not installed.
+        SynthDataMissingError: `anny` or `espeakng-loader` is not installed.
     """
     if num_workers < 0:
         raise ValueError(f"num_workers must be 0 or more, not {num_workers}")
@@ -94,7 +54,7 @@ def write_dataset(
         rows.update((row["clip_id"], row) for row in batch)
         if progress is not None:
             progress(len(rows), len(plans))
-    _write_manifest(manifest, [rows[plan.clip_id] for plan in plans])
+    Manifest.from_rows([rows[plan.clip_id] for plan in plans]).write(str(manifest))
     return manifest
 
 
@@ -176,23 +136,3 @@ def _described(plan: ClipPlan) -> Row:
         "audio_background_db": speech.background_db,
         **{name: getattr(plan.scene, name) for name in scene_columns},
     }
-
-
-def _write_manifest(path: Path, rows: list[Row]) -> None:
-    table = pa.Table.from_pylist(
-        [
-            {
-                **row,
-                "soft_label": list(row["soft_label"].items()) if row["soft_label"] else None,
-                "action_units": list(row["action_units"].items()),
-            }
-            for row in rows
-        ],
-        schema=SCHEMA,
-    )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        pq.write_table(table, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""The sound of a clip as one mono waveform on the clip's own clock. N samples, C channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+
+Waveform = npt.NDArray[np.float32]
+
+# Packets' times are rounded to ticks (1 ms in Matroska) and encoders' are jittery: a smaller step
+# than this between two pieces of sound is not a gap.
+_JITTER_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    start: int
+    samples: Waveform
+
+
+def decode_waveform(
+    stream: Any,
+    packets: Sequence[Any],
+    *,
+    start_s: float,
+    end_s: float | None,
+    sample_rate_hz: int,
+) -> tuple[Waveform | None, int]:
+    """Decode, mix down, trim and resample one sound stream.
+
+    Channels are mixed as their mean (FFmpeg's own downmix would be 3 dB louder and can clip).
+    Sample 0 is at ``start_s``: sound that begins later is preceded by zeros, gaps are zeros.
+
+    Args:
+        stream: An open audio stream.
+        packets: Its packets.
+        start_s: Start of the clip on the stream's clock.
+        end_s: End of the clip on the stream's clock; None keeps the sound to its end.
+        sample_rate_hz: Of the result.
+
+    Returns:
+        The waveform [N] float32 in [-1, 1], or None if no sound could be decoded, and the number
+        of packets that the decoder refused.
+    """
+    pieces, rate_hz, refused = _decode_pieces(stream, packets)
+    if not pieces:
+        return None, refused
+    start = round(start_s * rate_hz)
+    stop = max(piece.start + len(piece.samples) for piece in pieces)
+    if end_s is not None:
+        stop = round(end_s * rate_hz)
+    if stop <= start:
+        return np.zeros(0, dtype=np.float32), refused
+    waveform = np.zeros(stop - start, dtype=np.float32)
+    for piece in pieces:
+        first, last = max(piece.start, start), min(piece.start + len(piece.samples), stop)
+        if first < last:
+            waveform[first - start : last - start] = piece.samples[
+                first - piece.start : last - piece.start
+            ]
+    return resample(waveform, rate_hz, sample_rate_hz), refused
+
+
+def _decode_pieces(stream: Any, packets: Sequence[Any]) -> tuple[list[_Piece], int, int]:
+    """Mono sound at its own rate, each piece with its first sample's number on the stream's clock.
+
+    A stream that changes its rate on the way is brought to its first rate.
+    """
+    pieces: list[_Piece] = []
+    rate_hz = refused = 0
+    cursor: int | None = None
+    for packet in [*packets, None]:
+        try:
+            frames = stream.codec_context.decode(packet)
+        except av.error.FFmpegError:
+            refused += 1
+            continue
+        for frame in frames:
+            rate_hz = rate_hz or frame.sample_rate
+            samples = resample(mono(frame), frame.sample_rate, rate_hz)
+            start = cursor or 0
+            if frame.pts is not None:
+                stated = round(float(frame.pts * frame.time_base) * rate_hz)
+                if cursor is None or abs(stated - cursor) > _JITTER_S * rate_hz:
+                    start = stated
+            pieces.append(_Piece(start, samples))
+            cursor = start + len(samples)
+    return pieces, rate_hz, refused
+
+
+def mono(frame: Any) -> Waveform:
+    """The mean over the channels of an audio frame, [N] float32 in [-1, 1]."""
+    channels = frame.layout.nb_channels
+    samples = frame.to_ndarray()
+    samples_CN = samples if frame.format.is_planar else samples.reshape(-1, channels).T
+    scaled = _to_float(samples_CN)
+    mixed: Waveform = scaled.mean(axis=0, dtype=np.float32) if channels > 1 else scaled[0]
+    return mixed
+
+
+def _to_float(samples: npt.NDArray[Any]) -> Waveform:
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32, copy=False)
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128) / 128
+    full_scale = float(2 ** (8 * samples.dtype.itemsize - 1))
+    return (samples.astype(np.float64) / full_scale).astype(np.float32)
+
+
+def resample(waveform: Waveform, from_hz: int, to_hz: int) -> Waveform:
+    """Band-limited resampling (FFmpeg's swresample) of a mono waveform [N]."""
+    if from_hz == to_hz or len(waveform) == 0:
+        return waveform
+    frame = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
+    frame.sample_rate = from_hz
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=to_hz)
+    parts = [*resampler.resample(frame), *resampler.resample(None)]
+    joined: Waveform = np.concatenate([part.to_ndarray()[0] for part in parts])
+    length = round(len(waveform) * to_hz / from_hz)
+    return joined[:length] if len(joined) >= length else np.pad(joined, (0, length - len(joined)))

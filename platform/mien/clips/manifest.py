@@ -7,6 +7,7 @@ ones. What the columns are stands in `mien.clips.schema`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +28,8 @@ from mien.clips.schema import (
 from mien.clips.schema import ManifestError as ManifestError
 from mien.media import storage
 
+FILE_NAME = "manifest.parquet"
+"""What is read where a folder is named instead of a file."""
 PLACES = ("uri", "audio_uri")
 """Columns that hold locations."""
 ROWS_AT_ONCE = 1024
@@ -101,11 +104,15 @@ class Manifest:
     def read(cls, uri: str) -> Manifest:
         """Read a manifest from a path or any URI that fsspec knows (s3://, gs://, memory://).
 
+        A folder stands for the `manifest.parquet` in it.
+
         Raises:
             ManifestError: unreadable (says what to check), no Parquet, or rows that are not right.
         """
         uri = str(uri)
         try:
+            if storage.is_folder(uri):
+                uri = storage.join(uri, FILE_NAME)
             data = storage.read_bytes(uri)
         except storage.StorageError as error:
             raise ManifestError(f"cannot read the manifest {uri}: {error}") from error
@@ -134,21 +141,29 @@ class Manifest:
         table = table_from_rows(asdict(r) if isinstance(r, ClipRef) else r for r in rows)
         return cls(table, base=base)
 
-    def write(self, uri: str) -> None:
+    def write(self, uri: str) -> Manifest:
         """Write the manifest to a path or URI, whole or not at all.
 
         Clips below the file's folder are written with relative uris, others with absolute ones.
 
+        Returns:
+            The manifest as it reads from there.
+
         Raises:
-            StorageError: the place cannot be written to.
+            ManifestError: the place cannot be written to.
         """
-        folder = storage.parent(str(uri))
+        uri = str(uri)
+        folder = storage.parent(uri)
         table = self._table
         if self._base is not None and self._base != folder:
             table = _relative_to(_resolved(table, self._base), folder)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        storage.write_bytes_atomically(str(uri), sink.getvalue().to_pybytes())
+        try:
+            storage.write_bytes_atomically(uri, sink.getvalue().to_pybytes())
+        except (storage.StorageError, OSError) as error:
+            raise ManifestError(f"cannot write the manifest to {uri}: {error}") from error
+        return self._of_checked(table, folder)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """One Arrow buffer: out of band where the pickler can, and read in place by Ray workers."""
@@ -230,7 +245,7 @@ class Manifest:
         """The clips with these ids, in this order.
 
         Raises:
-            ManifestError: an id that the manifest lacks.
+            ManifestError: an id that the manifest lacks, or one that is asked for twice.
         """
         wanted = pa.array(clip_ids, pa.string())
         rows = pc.index_in(wanted, value_set=self._table["clip_id"])
@@ -240,6 +255,9 @@ class Manifest:
                 f"{len(unknown)} clip ids are not in the manifest: {', '.join(unknown[:5])}"
                 f"{', ...' if len(unknown) > 5 else ''}"
             )
+        if pc.count_distinct(rows).as_py() < len(rows):
+            twice = sorted(clip for clip, times in Counter(clip_ids).items() if times > 1)
+            raise ManifestError(f"clips asked for more than once: {', '.join(twice[:5])}")
         return self._of_checked(self._table.take(rows), self._base)
 
     def filter(self, keep: Any | Callable[[ClipRef], bool]) -> Manifest:

@@ -130,7 +130,8 @@ def _check_action_units(table: pa.Table) -> None:
         return
     for clip_id, units in zip(table["clip_id"], maps, strict=True):
         for unit, values in units.as_py() or ():
-            wrong = [v for v in values or () if v is not None and not 0 <= v <= MAX_INTENSITY]
+            # Written so that NaN passes.
+            wrong = [v for v in values or () if v is not None and (v < 0 or v > MAX_INTENSITY)]
             if wrong:
                 raise ManifestError(
                     f"clip {clip_id.as_py()!r} has intensity {wrong[0]} for {unit}; action units "

@@ -1,35 +1,41 @@
-"""Who is trained on, who is chosen by, who is tested on: splits in which no person is shared.
+"""Splits: who is trained on, who is selected on, who is tested on. A person is in one part only.
 
-A person is a `subject_id`. A clip without one counts as its `source`'s (the same film or session
-holds the same people), and without a source as a person of its own; a split that had to assume so
-says it in `notes`.
+A clip without `subject_id` is taken for a clip of a person of its `source` (a film, a session)
+or, where that is unknown too, of a person of its own; the split's `notes` say so, because then
+nobody can promise that a person is in one part only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from mien.clips.balance import People, apportion
 from mien.clips.manifest import Manifest
-from mien.clips.schema import naming
-from mien.seeds import generator
+from mien.clips.row_checks import combined
 
 PARTS = ("train", "val", "test")
+NAMED_PEOPLE = 5
+NAMED_CLIPS = 3
+"""People, and clips of each, that an error names."""
+
+DEFAULT_FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 class SplitError(ValueError):
-    """A split that cannot be made, or in which people or clips are shared."""
+    """A split that is not one, or that cannot be made of these clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Clip ids of the three parts; clips of a manifest may be in none.
+    """Which clips belong to which part.
 
     Raises:
         SplitError: a clip in two parts, or twice in one.
@@ -37,277 +43,341 @@ class Split:
 
     name: str
     train: tuple[str, ...]
+    """Clip ids."""
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """What had to be assumed; shown to the user and logged with the run."""
+    """What a reader of results should know about how the split was made."""
 
     def __post_init__(self) -> None:
-        seen: dict[str, str] = {}
         for part in PARTS:
             object.__setattr__(self, part, tuple(getattr(self, part)))
-            for clip_id in getattr(self, part):
-                if clip_id in seen:
-                    raise SplitError(
-                        f"split {self.name!r}: clip {clip_id!r} is in {seen[clip_id]} and in "
-                        f"{part}; every clip may be in one part, once"
-                    )
-                seen[clip_id] = part
-
-    def assert_subject_exclusive(self, manifest: Manifest) -> None:
-        """Check that nobody is in two parts.
-
-        Raises:
-            SplitError: names the people and some of their clips.
-            ManifestError: a clip of the split is not in the manifest.
-        """
-        person_of = _people(manifest)
-        parts_of: dict[str, dict[str, str]] = defaultdict(dict)
-        for part in PARTS:
-            for clip_id in getattr(self, part):
-                parts_of[person_of[manifest.row_of(clip_id)]].setdefault(part, clip_id)
-        shared = {person: found for person, found in parts_of.items() if len(found) > 1}
-        if shared:
-            told = [
-                f"{_told(person)} ({', '.join(f'{clip!r} in {part}' for part, clip in c.items())})"
-                for person, c in sorted(shared.items())[:5]
-            ]
-            raise SplitError(
-                f"split {self.name!r}: {len(shared)} subject(s) in more than one part: "
-                f"{'; '.join(told)}. Results on people seen in training are worthless; make the "
-                "split with split_by_subject, or correct subject_id."
-            )
+        object.__setattr__(self, "notes", tuple(self.notes))
+        everything = (*self.train, *self.val, *self.test)
+        if len(set(everything)) == len(everything):
+            return
+        seen: set[str] = set()
+        twice = [c for c in everything if c in seen or seen.add(c)]  # type: ignore[func-returns-value]
+        raise SplitError(
+            f"split {self.name!r} holds {len(twice)} clips more than once: "
+            f"{', '.join(sorted(set(twice))[:NAMED_PEOPLE])}; each clip belongs to one part"
+        )
 
     @property
     def content_hash(self) -> str:
-        """sha256 of which clips are where; name, notes and order of the clips do not count."""
+        """SHA-256 (hex) of the parts, whatever the order of their clips and the split's name."""
         parts = {part: sorted(getattr(self, part)) for part in PARTS}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def assert_subject_exclusive(self, manifest: Manifest) -> None:
+        """Check that nobody is in two parts. Clips without `subject_id` cannot be checked.
+
+        Raises:
+            SplitError: somebody is; names people and clips. Or no clip of the split is in the
+                manifest, so that it is a split of other data.
+        """
+        parts = _part_of_rows(self, manifest)
+        if len(manifest) and any(getattr(self, p) for p in PARTS) and (parts < 0).all():
+            raise SplitError(
+                f"split {self.name!r} has no clip of this manifest; it was made of other data"
+            )
+        shared = _in_two_parts(manifest.table["subject_id"], parts)
+        if shared:
+            raise SplitError(
+                f"split {self.name!r}: {len(shared)} people are in two parts. "
+                f"{_describe(shared, manifest, parts, 'subject_id')} "
+                "Split by person with split_by_subject or folds_by_subject"
+            )
 
     def to_json(self) -> str:
-        """The split as JSON."""
+        """The split as JSON, with its hash."""
         parts = {part: list(getattr(self, part)) for part in PARTS}
-        return json.dumps({"name": self.name, **parts, "notes": list(self.notes)}, indent=1)
+        notes = list(self.notes)
+        return json.dumps(
+            {"name": self.name, **parts, "notes": notes, "content_hash": self.content_hash}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Split:
         """Read what `to_json` wrote.
 
         Raises:
-            SplitError: not JSON, or not a split.
+            SplitError: not JSON, not a split, or changed since it was written.
         """
         try:
             data = json.loads(text)
             parts = {part: tuple(data[part]) for part in PARTS}
-            return cls(name=data["name"], notes=tuple(data.get("notes", ())), **parts)
+            split = cls(name=data["name"], **parts, notes=tuple(data["notes"]))
+            recorded = data["content_hash"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise SplitError(
-                f"not a split: {text[:80]!r}; expected JSON with name, train, val and test"
+                f"not a split: {text[:80]!r}; expected the JSON that Split.to_json writes"
             ) from error
-
-
-def _people(manifest: Manifest) -> list[str]:
-    """The person of each row; a prefix keeps ids, sources and clips apart."""
-    columns = [manifest.column(name) for name in ("subject_id", "source", "clip_id")]
-    return [
-        f"subject:{subject}"
-        if subject is not None
-        else (f"source:{source}" if source is not None else f"clip:{clip}")
-        for subject, source, clip in zip(*columns, strict=True)
-    ]
-
-
-def _told(person: str) -> str:
-    kind, name = person.split(":", 1)
-    return repr(name) if kind == "subject" else f"{kind} {name!r} (no subject_id)"
-
-
-def _notes(people: Iterable[str]) -> tuple[str, ...]:
-    kinds = [person.split(":", 1)[0] for person in people]
-    by_source, by_clip = kinds.count("source"), kinds.count("clip")
-    notes = []
-    if by_source:
-        notes.append(f"{by_source} clips have no subject_id: each source is taken for one person")
-    if by_clip:
-        notes.append(
-            f"{by_clip} clips have neither subject_id nor source: each is taken for a person of "
-            "its own, so the same face may be in training and in test"
-        )
-    return tuple(notes)
-
-
-def _allot(
-    people: Sequence[str], labels: Sequence[str | None], shares: Sequence[float], seed_parts: str
-) -> npt.NDArray[np.int64]:
-    """Give each person to one of the parts so that each label is shared as wished, greedily.
-
-    People with many clips first (a seeded order among equals); each goes where the squared distance
-    from the wished label counts falls most. Returns the part of each row [N].
-    """
-    names = sorted(set(people))
-    number = {name: i for i, name in enumerate(names)}
-    classes = {c: i for i, c in enumerate(sorted({str(label) for label in labels}))}
-    counts_PK = np.zeros((len(names), len(classes)))
-    for person, label in zip(people, labels, strict=True):
-        counts_PK[number[person], classes[str(label)]] += 1
-    wished_GK = np.outer(shares, counts_PK.sum(0))
-    shuffled = generator("split", seed_parts).permutation(len(names))
-    order = shuffled[np.argsort(-counts_PK.sum(1)[shuffled], kind="stable")]
-    # Rare classes weigh as much as common ones; parts are compared relative to their size.
-    scale_GK = np.maximum(wished_GK, 1e-9)
-    have_GK = np.zeros_like(wished_GK)
-    part_P = np.zeros(len(names), dtype=np.int64)
-    for person in order:
-        lack_GK = wished_GK - have_GK
-        gain_G = ((2 * lack_GK - counts_PK[person]) * counts_PK[person] / scale_GK).sum(1)
-        gain_G[np.asarray(shares) == 0] = -np.inf
-        part_P[person] = int(np.argmax(gain_G))
-        have_GK[part_P[person]] += counts_PK[person]
-    _fill_empty(part_P, shares, counts_PK.sum(1))
-    return np.asarray([part_P[number[person]] for person in people], dtype=np.int64)
-
-
-def _fill_empty(
-    part_P: npt.NDArray[np.int64], shares: Sequence[float], sizes_P: npt.NDArray[np.float64]
-) -> None:
-    """Few people can leave a wished part empty; it gets the smallest person of the fullest part."""
-    for part, share in enumerate(shares):
-        if share > 0 and not (part_P == part).any():
-            fullest = int(np.argmax(np.bincount(part_P, minlength=len(shares))))
-            inside = np.flatnonzero(part_P == fullest)
-            part_P[inside[np.argmin(sizes_P[inside])]] = part
+        if recorded != split.content_hash:
+            raise SplitError(
+                f"split {split.name!r} was changed after it was written: its hash is "
+                f"{split.content_hash[:12]}, it says {recorded[:12]}. Make it again from the "
+                "manifest rather than by hand"
+            )
+        return split
 
 
 def split_by_subject(
-    manifest: Manifest, *, fractions: Mapping[str, float] | None = None, seed: int = 0
+    manifest: Manifest, *, fractions: Mapping[str, float] = DEFAULT_FRACTIONS, seed: int
 ) -> Split:
-    """Split by person, with the labels shared out as evenly as whole people allow.
+    """Draw a split in which every person is in one part, with classes as even as can be.
 
-    `fractions` are of the clips; the default is train 0.7, val 0.1, test 0.2. Every part that has a
-    fraction gets at least one person. The result does not depend on the order of the rows.
+    Depends on the clips and the seed only, not on the order of rows.
+
+    Args:
+        manifest: the clips.
+        fractions: share of train, val and test in the clips; they sum to 1. A part that is left
+            out or 0 stays empty, every other one gets at least one person.
+        seed: another seed gives another split.
 
     Raises:
-        SplitError: fractions that do not sum to 1, or fewer people than parts.
+        SplitError: shares that do not sum to 1, or fewer people than parts.
     """
-    fractions = dict(fractions or {"train": 0.7, "val": 0.1, "test": 0.2})
-    unknown = sorted(set(fractions) - set(PARTS))
-    shares = [fractions.get(part, 0.0) for part in PARTS]
-    if unknown or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise SplitError(
-            f"fractions={fractions}: expected shares >= 0 of {', '.join(PARTS)} that sum to 1"
-        )
-    people = _people(manifest)
-    parts = sum(share > 0 for share in shares)
-    _need_people(people, parts, f"{parts} parts")
-    part_of = _allot(people, manifest.column("label"), shares, str(seed))
-    clips = manifest.column("clip_id")
-    chosen = {
-        part: tuple(sorted(c for c, p in zip(clips, part_of, strict=True) if p == i))
-        for i, part in enumerate(PARTS)
+    shares = _checked_fractions(fractions)
+    people = people_of(manifest)
+    groups = _draw(people, [shares[part] for part in PARTS], seed)
+    parts = {
+        part: _ids(manifest, groups[people.person_of_row] == number)
+        for number, part in enumerate(PARTS)
     }
-    split = Split(name=f"by_subject-seed{seed}", notes=_notes(people), **chosen)
+    split = Split(name=f"subject-seed{seed}", **parts, notes=_notes(manifest))
     split.assert_subject_exclusive(manifest)
     return split
 
 
-def _need_people(people: Sequence[str], wanted: int, what: str) -> None:
-    if len(set(people)) < wanted:
-        raise SplitError(
-            f"{len(set(people))} subject(s) cannot be shared out over {what}: "
-            f"{naming(_told(p) for p in sorted(set(people)))}. Add people, or ask for fewer parts."
-        )
+def folds_by_subject(manifest: Manifest, *, num_folds: int, seed: int) -> tuple[Split, ...]:
+    """Cross-validation in which every person is tested on once; validation parts are empty.
 
-
-def folds_by_subject(manifest: Manifest, *, num_folds: int, seed: int = 0) -> tuple[Split, ...]:
-    """Cross-validation by person: every clip is tested once. Validation is empty; see
-    `carve_validation`.
+    Cut a validation part from each fold's train part with `carve_validation`.
 
     Raises:
-        SplitError: fewer than two folds, or fewer people than folds.
+        SplitError: fewer than 2 folds, or fewer people than folds.
     """
     if num_folds < 2:
-        raise SplitError(f"num_folds={num_folds}: expected at least 2")
-    people = _people(manifest)
-    _need_people(people, num_folds, f"{num_folds} folds")
-    shares = [1 / num_folds] * num_folds
-    fold_of = _allot(people, manifest.column("label"), shares, f"folds-{seed}")
-    clips = manifest.column("clip_id")
-    splits = []
+        raise SplitError(f"num_folds={num_folds}; cross-validation needs at least 2")
+    people = people_of(manifest)
+    fold_of_row = _draw(people, [1 / num_folds] * num_folds, seed)[people.person_of_row]
+    notes = _notes(manifest)
+    folds = []
     for fold in range(num_folds):
-        test = tuple(sorted(c for c, f in zip(clips, fold_of, strict=True) if f == fold))
-        train = tuple(sorted(c for c, f in zip(clips, fold_of, strict=True) if f != fold))
-        name = f"fold{fold + 1}of{num_folds}-seed{seed}"
-        split = Split(name=name, train=train, test=test, notes=_notes(people))
+        split = Split(
+            name=f"subject-seed{seed}-fold{fold + 1}of{num_folds}",
+            train=_ids(manifest, fold_of_row != fold),
+            test=_ids(manifest, fold_of_row == fold),
+            notes=notes,
+        )
         split.assert_subject_exclusive(manifest)
-        splits.append(split)
-    return tuple(splits)
+        folds.append(split)
+    return tuple(folds)
 
 
 def carve_validation(
-    manifest: Manifest, train_ids: Sequence[str], *, fraction: float = 0.1, seed: int = 0
+    manifest: Manifest, train_ids: Sequence[str], *, fraction: float, seed: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Cut a validation part, by person, out of training clips; returns (train, val).
+    """Cut a validation part from a train part, by person.
 
-    This is how models are chosen where a protocol has no validation part: never by the test fold.
+    Args:
+        manifest: a manifest with these clips.
+        train_ids: the train part.
+        fraction: share of its clips that go to validation, in (0, 1).
+        seed: another seed cuts another part.
+
+    Returns:
+        The ids that are left for training, and those for validation.
 
     Raises:
-        SplitError: fraction outside of (0, 1), or a single person.
-        ManifestError: an unknown clip id.
+        SplitError: `fraction` outside of (0, 1), or only one person.
     """
     if not 0 < fraction < 1:
-        raise SplitError(f"fraction={fraction}: expected a share between 0 and 1, such as 0.1")
+        raise SplitError(f"fraction={fraction}; expected a share between 0 and 1, e.g. 0.1")
     fractions = {"train": 1 - fraction, "val": fraction}
     cut = split_by_subject(manifest.by_ids(train_ids), fractions=fractions, seed=seed)
     return cut.train, cut.val
 
 
-def split_from_columns(manifest: Manifest, *, fold: int | None = None) -> Split:
-    """The official split: column `split` (train, val, test), or `fold` as the tested fold.
-
-    With `fold` given, clips of that fold are the test part and clips of all other folds the
-    training part; otherwise the `split` column decides. Clips with null are in no part. Official
-    splits are not always by person, so this does not assert it; call `assert_subject_exclusive`.
+def with_validation(split: Split, manifest: Manifest, *, fraction: float, seed: int) -> Split:
+    """The split with a validation part cut out of its train part; unchanged if it has one.
 
     Raises:
-        SplitError: no usable column, an unknown value, or nothing to train on.
+        SplitError: see `carve_validation`.
     """
-    if fold is not None:
-        return _from_folds(manifest, fold)
-    chosen: dict[str, list[str]] = {part: [] for part in PARTS}
-    pairs = zip(manifest.column("clip_id"), manifest.column("split"), strict=True)
-    for clip_id, part in pairs:
-        if part is None:
-            continue
-        if part not in chosen:
-            raise SplitError(
-                f"clip {clip_id!r} has split {part!r}; expected {', '.join(PARTS)} or null"
-            )
-        chosen[part].append(clip_id)
-    if not chosen["train"]:
-        raise SplitError(
-            "no clip has split 'train'; fill the manifest's split column, or split by subject"
-        )
-    named = {part: tuple(sorted(ids)) for part, ids in chosen.items()}
-    return Split(name="columns", notes=_notes(_people(manifest)), **named)
-
-
-def _from_folds(manifest: Manifest, fold: int) -> Split:
-    folds = manifest.column("fold")
-    known = sorted({f for f in folds if f is not None})
-    if fold not in known:
-        raise SplitError(f"no clip is in fold {fold}; the manifest's folds are {known or 'none'}")
-    clips = manifest.column("clip_id")
-    pairs = [(c, f) for c, f in zip(clips, folds, strict=True) if f is not None]
-    train = tuple(sorted(c for c, f in pairs if f != fold))
-    test = tuple(sorted(c for c, f in pairs if f == fold))
-    if not train:
-        raise SplitError(f"all clips are in fold {fold}; nothing is left to train on")
-    return Split(name=f"fold{fold}", train=train, test=test, notes=_notes(_people(manifest)))
-
-
-def with_validation(split: Split, manifest: Manifest, *, fraction: float, seed: int = 0) -> Split:
-    """The split with a validation part cut out of its training part, if it has none."""
     if split.val:
         return split
     train, val = carve_validation(manifest, split.train, fraction=fraction, seed=seed)
     return replace(split, train=train, val=val)
+
+
+def split_from_columns(manifest: Manifest, *, fold: int | None = None) -> Split:
+    """The official split that a manifest's columns hold.
+
+    Args:
+        manifest: clips with a `split` column (train, val, test) or a `fold` column.
+        fold: the fold to test on; the other folds are train. None: the column `split`.
+
+    Raises:
+        SplitError: the column has no or other values, or somebody is in two parts.
+    """
+    if fold is None:
+        parts, left_out = _parts_of_split_column(manifest)
+        name = "columns"
+    else:
+        parts, left_out = _parts_of_fold_column(manifest, fold)
+        name = f"columns-fold{fold}"
+    notes = list(_notes(manifest, drawn=False))
+    if left_out:
+        notes.append(f"{left_out} clips are in no part of the official split and are not used.")
+    if not parts["val"]:
+        notes.append("The official split has no validation part.")
+    split = Split(name=name, **parts)
+    split.assert_subject_exclusive(manifest)
+    return replace(split, notes=(*notes, *_sources_in_two_parts(split, manifest)))
+
+
+def people_of(manifest: Manifest) -> People:
+    """The people of a manifest's clips (see the module's docstring), with counts by label."""
+    table = manifest.table
+    subject = pc.binary_join_element_wise("person", table["subject_id"], " ")
+    source = pc.binary_join_element_wise("source", table["source"], " ")
+    clip = pc.binary_join_element_wise("clip", table["clip_id"], " ")
+    people = combined(pc.coalesce(subject, source, clip)).dictionary_encode()
+    labels = combined(table["label"]).dictionary_encode(null_encoding="encode")
+    return People(
+        names=tuple(people.dictionary.to_pylist()),
+        person_of_row=np.asarray(people.indices, dtype=np.int64),
+        label_of_row=np.asarray(labels.indices, dtype=np.int64),
+    )
+
+
+def _checked_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
+    unknown = sorted(set(fractions) - set(PARTS))
+    if unknown:
+        raise SplitError(f"no part is called {', '.join(unknown)}; parts are {', '.join(PARTS)}")
+    shares = {part: float(fractions.get(part, 0.0)) for part in PARTS}
+    # Shares such as 1 - 0.9 - 0.1 are a rounding error away from 0 and mean 0.
+    shares = {part: 0.0 if abs(share) < 1e-9 else share for part, share in shares.items()}
+    if any(share < 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
+        listed = ", ".join(f"{part}={share:g}" for part, share in shares.items())
+        raise SplitError(f"fractions {listed}; expected shares of 0 or more that sum to 1")
+    return shares
+
+
+def _draw(people: People, shares: Sequence[float], seed: int) -> np.ndarray[Any, Any]:
+    """The part of each person."""
+    wanted = sum(share > 0 for share in shares)
+    if len(people.names) < wanted:
+        raise SplitError(
+            f"{wanted} parts need at least {wanted} people, these clips have "
+            f"{len(people.names)} ({', '.join(people.names[:NAMED_PEOPLE]) or 'none'}). Add "
+            "people, ask for fewer parts, or give the clips their subject_id"
+        )
+    return apportion(people, shares, seed)
+
+
+def _ids(manifest: Manifest, is_in: Any) -> tuple[str, ...]:
+    ids = manifest.table["clip_id"].filter(pa.array(np.asarray(is_in)))
+    return tuple(ids.take(pc.sort_indices(ids)).to_pylist())
+
+
+def _parts_of_split_column(manifest: Manifest) -> tuple[dict[str, tuple[str, ...]], int]:
+    column = manifest.table["split"]
+    found = set(pc.unique(column).drop_null().to_pylist())
+    if not found:
+        raise SplitError(
+            "no clip says in its column `split` which part it belongs to; fill it with "
+            f"{', '.join(PARTS)}, name a fold if there is a column `fold`, or split by subject"
+        )
+    if found - set(PARTS):
+        raise SplitError(
+            f"column `split` holds {', '.join(map(repr, sorted(found - set(PARTS))))}; expected "
+            f"only {', '.join(PARTS)}"
+        )
+    parts = {p: _ids(manifest, pc.fill_null(pc.equal(column, p), False)) for p in PARTS}
+    return parts, column.null_count
+
+
+def _parts_of_fold_column(manifest: Manifest, fold: int) -> tuple[dict[str, tuple[str, ...]], int]:
+    column = manifest.table["fold"]
+    folds = sorted(pc.unique(column).drop_null().to_pylist())
+    if fold not in folds:
+        raise SplitError(
+            f"no clip is in fold {fold}; column `fold` holds {', '.join(map(str, folds)) or 'none'}"
+        )
+    test = pc.fill_null(pc.equal(column, fold), False)
+    train = pc.fill_null(pc.not_equal(column, fold), False)
+    parts = {"train": _ids(manifest, train), "val": (), "test": _ids(manifest, test)}
+    return parts, column.null_count
+
+
+def _part_of_rows(split: Split, manifest: Manifest) -> np.ndarray[Any, Any]:
+    """Number of the part of each row of a manifest, -1 where it is in none."""
+    ids = manifest.table["clip_id"]
+    parts = np.full(len(manifest), -1, dtype=np.int64)
+    for number, part in enumerate(PARTS):
+        wanted = pa.array(getattr(split, part), pa.string())
+        parts[np.asarray(pc.is_in(ids, value_set=wanted))] = number
+    return parts
+
+
+def _in_two_parts(names: pa.ChunkedArray, parts: np.ndarray[Any, Any]) -> list[str]:
+    """Names whose rows are in more than one part, sorted; nulls and part -1 do not count."""
+    encoded = combined(names).dictionary_encode()
+    codes = np.asarray(encoded.indices.fill_null(-1), dtype=np.int64)
+    counts = (codes >= 0) & (parts >= 0)
+    pairs = np.unique(np.stack([codes[counts], parts[counts]]), axis=1)
+    found, times = np.unique(pairs[0], return_counts=True)
+    return sorted(encoded.dictionary.take(pa.array(found[times > 1])).to_pylist())
+
+
+def _describe(
+    names: Sequence[str], manifest: Manifest, parts: np.ndarray[Any, Any], column: str
+) -> str:
+    listed = []
+    for name in names[:NAMED_PEOPLE]:
+        rows = np.asarray(pc.fill_null(pc.equal(manifest.table[column], name), False))
+        clips = [
+            f"{part} ({_few(_ids(manifest, rows & (parts == number)))})"
+            for number, part in enumerate(PARTS)
+            if (rows & (parts == number)).any()
+        ]
+        listed.append(f"{name!r} is in {' and '.join(clips)}")
+    more = f"; {len(names) - NAMED_PEOPLE} more" if len(names) > NAMED_PEOPLE else ""
+    return "; ".join(listed) + more + "."
+
+
+def _few(ids: Collection[str]) -> str:
+    shown = ", ".join(list(ids)[:NAMED_CLIPS])
+    return f"{shown}, and {len(ids) - NAMED_CLIPS} more" if len(ids) > NAMED_CLIPS else shown
+
+
+def _notes(manifest: Manifest, *, drawn: bool = True) -> tuple[str, ...]:
+    """What is to be said about clips without a person."""
+    nobody = pc.is_null(manifest.table["subject_id"])
+    num_unknown = pc.sum(nobody).as_py() or 0
+    if not num_unknown:
+        return ()
+    text = f"{num_unknown} of {len(manifest)} clips have no subject_id"
+    if drawn:
+        sources = manifest.table["source"].filter(nobody)
+        text += (
+            f"; {len(sources) - sources.null_count} of them were kept together by their "
+            f"{pc.count_distinct(sources).as_py()} sources, each of the other "
+            f"{sources.null_count} was taken for a person of its own"
+        )
+    return (f"{text}: the same person may be in two parts.",)
+
+
+def _sources_in_two_parts(split: Split, manifest: Manifest) -> Iterable[str]:
+    """A note where clips without a person share their source across parts."""
+    is_known = pc.is_valid(manifest.table["subject_id"])
+    parts = np.where(np.asarray(is_known), -1, _part_of_rows(split, manifest))
+    shared = _in_two_parts(manifest.table["source"], parts)
+    if shared:
+        yield (
+            f"{len(shared)} sources have clips in two parts: {', '.join(shared[:NAMED_PEOPLE])}"
+            f"{', ...' if len(shared) > NAMED_PEOPLE else ''}."
+        )

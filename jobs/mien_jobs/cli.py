@@ -33,20 +33,22 @@ VERBS: dict[str, tuple[str, str]] = {
 
 _OUR_PACKAGES = ("mien", "mien_models", "mien_jobs")
 
-_QUIET = {
+_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
     # `uv run mien` would otherwise make Ray resolve the environment again on every node.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # OpenCV 5 warns about its own new engine whenever a face detector is made.
+    "OPENCV_LOG_LEVEL": "ERROR",
 }
-"""No usage statistics leave a machine unless its user asks for it."""
+"""Defaults of the environment: no usage statistics, and no noise of libraries."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code; the console script ``mien``."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         return _run(arguments)

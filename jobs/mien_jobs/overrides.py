@@ -13,7 +13,7 @@ import difflib
 import json
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 from mien_jobs import typed_values
 from mien_jobs.typed_values import Kind, TypedValueError, field_kinds, is_config, join
@@ -90,7 +90,15 @@ def to_json(recipe: object) -> str:
     return json.dumps(typed_values.to_plain(recipe), indent=2, allow_nan=False)
 
 
-def from_json(kind: type[RecipeT] | RecipeT, text: str) -> RecipeT:
+@overload
+def from_json(kind: type[RecipeT], text: str) -> RecipeT: ...
+
+
+@overload
+def from_json(kind: RecipeT, text: str) -> RecipeT: ...
+
+
+def from_json(kind: Any, text: str) -> Any:
     """Reads :func:`to_json`'s output back, strictly: no key may be unknown or missing.
 
     Args:
@@ -102,7 +110,7 @@ def from_json(kind: type[RecipeT] | RecipeT, text: str) -> RecipeT:
         OverrideError: the text is no JSON or does not fit; the message names the place.
     """
     try:
-        return cast(RecipeT, typed_values.from_plain(kind, json.loads(text)))
+        return typed_values.from_plain(kind, json.loads(text))
     except json.JSONDecodeError as error:
         raise OverrideError(f"not JSON: {error}") from error
     except TypedValueError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,16 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--models", action="store_true", help="list registered models instead")
     parser.add_argument(
-        "--tracking",
-        metavar="URI",
-        help="MLflow's address, for --models (default: $MLFLOW_TRACKING_URI)",
+        "--registry", default="auto", help="MLflow URI of the registry, for --models"
     )
+    parser.add_argument("--storage", default="runs", help="folder of the runs, for --registry auto")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table that was asked for."""
     if args.models:
-        lines = _model_lines(args.tracking)
+        lines = _model_lines(args.registry, args.storage)
     elif args.method:
         lines = _setting_lines(args.method, args.profile)
     else:
@@ -46,7 +44,7 @@ def _method_lines() -> list[str]:
     return [
         *_table(("method", "profiles", "what it is"), rows),
         "",
-        "every setting of one: mien list METHOD; train it: mien train METHOD --manifest FILE",
+        "every setting of one: mien list METHOD; train it: mien train METHOD --data MANIFEST",
     ]
 
 
@@ -66,26 +64,30 @@ def _setting_lines(name: str, profile: str | None) -> list[str]:
     ]
 
 
-def _model_lines(tracking: str | None) -> list[str]:
+def _model_lines(registry: str, storage: str) -> list[str]:
     from mlflow import MlflowClient
 
-    address = tracking or os.environ.get("MLFLOW_TRACKING_URI")
-    if not address:
-        raise ValueError(
-            "--models needs MLflow's address: --tracking sqlite:///FOLDER/mlflow.db (what "
-            "`mien train` printed), or set MLFLOW_TRACKING_URI"
-        )
+    from mien_jobs.tracking import tracking_uri
+
+    address = tracking_uri(registry, storage)
+    if address is None:
+        raise ValueError("--registry off: name the registry's address, or auto")
+    # MLflow would make an empty data base there, and say that it holds no models.
     database = address.removeprefix("sqlite:///")
     if database != address and not Path(database).is_file():
-        raise ValueError(f"{address}: there is no file {database}")
+        raise ValueError(
+            f"there is no registry at {database}; say where the runs are: --storage FOLDER, or "
+            "the registry's address: --registry URI"
+        )
     client = MlflowClient(address)
     rows: list[tuple[str, ...]] = []
     for model in client.search_registered_models():
+        # A search leaves the aliases out.
+        aliases = client.get_registered_model(model.name).aliases
         for version in client.search_model_versions(f"name='{model.name}'"):
-            aliases = sorted(
-                alias for alias, number in model.aliases.items() if number == str(version.version)
-            )
-            rows.append((model.name, str(version.version), ", ".join(aliases), version.status))
+            number = str(version.version)
+            own = sorted(alias for alias, other in aliases.items() if str(other) == number)
+            rows.append((model.name, number, ", ".join(own) or "-", version.status))
     if not rows:
         return [f"no registered models in {address}"]
     return _table(("model", "version", "aliases", "status"), rows)

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     with _ProgressBar(spec.num_clips) as progress:
         written = write_dataset(spec, args.folder, num_workers=args.workers, progress=progress)
     print(f"wrote {written}")
-    print(f"train on it: mien train mma_dfer --manifest {written}")
+    print(f"train on it: mien train mma_dfer --profile tiny --data {written}")
     return 0
 
 

@@ -125,9 +125,7 @@ class StreamSpec:
         for index, view in enumerate(self.views):
             other = view.same_frames_as
             if other is not None and not 0 <= other < index:
-                raise ValueError(
-                    f"views[{index}].same_frames_as={other} must name an earlier view"
-                )
+                raise ValueError(f"views[{index}].same_frames_as={other} must name an earlier view")
         if self.batch_size < 1 or self.image_size_px < 1 or not self.views:
             raise ValueError("a stream needs batch_size >= 1, image_size_px >= 1 and a view")
 
@@ -185,7 +183,8 @@ class ClipBatch:
         return self.views[0].video_BTCHW
 
     def __len__(self) -> int:
-        return len(self.clip_ids)
+        # Not the number of ids: torch.export would take that for a constant.
+        return self.views[0].video_BTCHW.shape[0]
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
         """A batch with ``function`` applied to every tensor."""
@@ -393,7 +392,10 @@ def plain_batch(
     *,
     clip_ids: Sequence[str] | None = None,
 ) -> ClipBatch:
-    """An unlabelled batch of one view from plain tensors (without audio: marked as missing)."""
+    """An unlabelled batch of one view from plain tensors (without audio: marked as missing).
+
+    The clips have no names unless ``clip_ids`` gives them.
+    """
     size, frames = video_BTCHW.shape[:2]
     device = video_BTCHW.device
     ones = torch.ones(size, dtype=torch.int64, device=device)
@@ -407,9 +409,8 @@ def plain_batch(
         frame_times_BT=torch.zeros(size, frames, device=device),
         has_face_BT=torch.ones(size, frames, dtype=torch.bool, device=device),
     )
-    names = tuple(clip_ids) if clip_ids is not None else ("",) * video_BTCHW.shape[0]
     return ClipBatch(
-        clip_ids=names,
+        clip_ids=tuple(clip_ids or ()),
         views=(view,),
         audio_BFM=audio_BFM,
         audio_frames_B=audio_frames_B,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.clips.labels import LabelSet
+from mien.evaluate.markdown import markdown_table
 from mien.evaluate.metrics import (
     ClassificationScores,
     Interval,
@@ -233,7 +234,7 @@ def _modality_table(card: Scorecard) -> str:
         uar, war, f1 = figures
         rows.append([modality, str(scores.num_clips), uar, span, war, f1, ece])
     head = ["input", "clips", "UAR", "95 % interval", "WAR", "macro-F1", "ECE"]
-    return _markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def _recall_table(card: Scorecard) -> str:
@@ -242,7 +243,7 @@ def _recall_table(card: Scorecard) -> str:
         recalls = [scores.per_class[index].recall for scores in card.scores.values()]
         shown = ["-" if recall is None else f"{recall:.3f}" for recall in recalls]
         rows.append([name, str(card.headline.per_class[index].support), *shown])
-    return _markdown(["class", "clips", *(f"recall, {name}" for name in card.scores)], rows)
+    return markdown_table(["class", "clips", *(f"recall, {name}" for name in card.scores)], rows)
 
 
 def _slice_table(card: Scorecard) -> str:
@@ -252,12 +253,4 @@ def _slice_table(card: Scorecard) -> str:
         mark = "worst" if item in worst else ""
         figures = [f"{item.uar:.3f}", f"{item.war:.3f}"]
         rows.append([item.column, item.value, str(item.num_clips), *figures, mark])
-    return _markdown(["column", "value", "clips", "UAR", "WAR", ""], rows)
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    top = [cell.ljust(width) for cell, width in zip(head, widths, strict=True)]
-    rule = ["-" * width for width in widths]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [top, rule, *lines])
+    return markdown_table(["column", "value", "clips", "UAR", "WAR", ""], rows)

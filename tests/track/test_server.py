@@ -1,0 +1,98 @@
+"""The same promises through a tracking server, where artifacts travel over HTTP."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mien.clips.labels import LabelSet
+from mien.infer.package import PackageInfo, load_package, save_package
+from mien.track.registry import RegistryError, register, resolve
+from mien.track.tracker import TrackerError, TrackerSpec
+from mien_models.contract import StreamSpec
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
+    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    environment = os.environ | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+            _wait_for(uri, process, folder / "log")
+        yield uri
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_for(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            TrackerSpec(uri=uri, run_key="is it up").open().finish()
+        except TrackerError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError(log.read_text())
+
+
+def package(folder: Path) -> Path:
+    info = PackageInfo(
+        method="probe",
+        config={},
+        label_set=LabelSet(name="two", classes=("a", "b")),
+        prediction_stream=StreamSpec(),
+        stages_begun=0,
+    )
+    return save_package(folder, info, {"weight": torch.arange(5.0)})
+
+
+def test_run_and_registry_through_a_server(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    spec = TrackerSpec(uri=server, experiment="faces", run_key="training")
+    first = spec.open()
+    first.log_metrics({"loss": 1.0}, 0)
+    first.finish("FAILED")
+    second = spec.open()
+    assert second.run_id == first.run_id
+    second.log_metrics({"loss": 1.0}, 0)
+    second.log_metrics({"loss": 0.5}, 1)
+    second.finish()
+
+    register(server, second.run_id, package(tmp_path / "package"), name="net")
+    cache = tmp_path / "cache"
+    found = resolve(server, "net@champion", cache=cache)
+    assert found.parent == cache
+    assert torch.equal(load_package(found)[1]["weight"], torch.arange(5.0))
+    assert [path.name for path in cache.iterdir()] == [found.name]
+
+    time_of_download = found.stat().st_ctime_ns
+    assert resolve(server, "net/1", cache=cache).stat().st_ctime_ns == time_of_download
+    with pytest.raises(RegistryError, match="there are: net"):
+        resolve(server, "other@champion", cache=cache)

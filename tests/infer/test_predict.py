@@ -35,8 +35,9 @@ Film = Callable[..., Path]
 class ColourMethod(Method):
     """Says which colour the picture has; the sound, where there is any, sharpens the answer."""
 
-    def __init__(self, *, with_audio: bool = True) -> None:
+    def __init__(self, *, with_audio: bool = True, align_faces: bool = True) -> None:
         super().__init__()
+        self.align_faces = align_faces
         self.classes = COLOURS.classes
         self.with_audio = with_audio
 
@@ -54,7 +55,12 @@ class ColourMethod(Method):
 
     def prediction_stream(self) -> StreamSpec:
         audio = AudioSpec(num_frames=64, num_mels=16) if self.with_audio else None
-        return StreamSpec(views=(ViewSpec(num_frames=4),), image_size_px=16, audio=audio)
+        return StreamSpec(
+            views=(ViewSpec(num_frames=4),),
+            image_size_px=16,
+            align_faces=self.align_faces,
+            audio=audio,
+        )
 
     @classmethod
     def search_space(cls) -> Mapping[str, Range]:
@@ -62,9 +68,13 @@ class ColourMethod(Method):
 
 
 def predict(
-    path: Path, *, with_audio: bool = True, window_s: float | None = None
+    path: Path,
+    *,
+    with_audio: bool = True,
+    align_faces: bool = True,
+    window_s: float | None = None,
 ) -> FilePrediction:
-    method = ColourMethod(with_audio=with_audio)
+    method = ColourMethod(with_audio=with_audio, align_faces=align_faces)
     return predict_file(
         path,
         method=method,
@@ -108,6 +118,14 @@ def test_missing_sound_and_faces_are_said(film: Film) -> None:
     assert len(unaware.warnings) == 1
     loud = predict(film([RED], name="loud.mp4"))
     assert loud.windows[0].probability > silent.windows[0].probability
+
+
+def test_a_method_that_does_not_look_for_faces_claims_none(film: Film) -> None:
+    found = predict(film([RED]), align_faces=False)
+    assert found.windows[0].faces is None
+    assert found.warnings == ()
+    assert found.to_markdown().splitlines()[2].split("|")[5].strip() == "-"
+    assert found.to_table()["faces"].to_pylist() == [None]
 
 
 def test_tables(film: Film, tmp_path: Path) -> None:

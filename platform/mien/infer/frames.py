@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import av.error
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mien.media.containers import clip_errors, open_media
 from mien.media.errors import ClipError
@@ -26,7 +28,8 @@ from mien.media.faces import Face, FaceDetector, follow_face
 from mien.media.image_folder import DEFAULT_FPS, list_pictures, read_picture
 from mien.media.packets import video_stream
 from mien.media.storage import absolute, explained, file_system, is_folder, is_remote
-from mien.media.video import Picture, PictureFormat
+
+Picture = NDArray[np.uint8]
 
 SCHEMA = pa.schema(
     [
@@ -130,7 +133,6 @@ def _all_frames(location: str) -> Iterator[tuple[float, Picture]]:
 def _film(container: Any, location: str) -> Iterator[tuple[float, Picture]]:
     stream = video_stream(container, location)
     stream.codec_context.thread_count = 1
-    form = PictureFormat(max_side_px=None)
     rate = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
     zero: int | None = None
     time_s = -1 / rate
@@ -142,13 +144,20 @@ def _film(container: Any, location: str) -> Iterator[tuple[float, Picture]]:
             stated_s = float((frame.pts - zero) * stream.time_base)
             # AVI and damaged files give times that stand still or run backwards.
             time_s = stated_s if stated_s > before_s else time_s
-        yield max(0.0, time_s), form.picture(frame)
+        yield max(0.0, time_s), _upright(frame)
     if time_s < 0:
         raise ClipError(
             "truncated",
             f"no frame of {location} can be decoded ({stream.codec_context.name}); the file is "
             "damaged or cut off. Copy or download it again.",
         )
+
+
+def _upright(frame: Any) -> Picture:
+    # threads=1: swscale would otherwise start threads of its own for every frame.
+    picture: Picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
+    quarter_turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:

@@ -40,8 +40,9 @@ class WindowPrediction:
     probability: float | None
     probabilities: tuple[float, ...]
     """Of all classes in the label set's order; empty where the window could not be decoded."""
-    faces: float
-    """Share of the sampled frames in which a face was found."""
+    faces: float | None
+    """Share of the sampled frames in which a face was found; None where the method does not look
+    for faces (``StreamSpec.align_faces``) or the window could not be decoded."""
     has_audio: bool
     """Whether sound was used."""
     reason: str = ""
@@ -159,6 +160,7 @@ def _predict_window(
     if not torch.isfinite(logits_K).all():
         raise ValueError(f"{request.ref.clip_id}: the network's logits are not finite: {logits_K}")
     probabilities_K = logits_K.softmax(0)
+    looks_for_faces = request.spec.align_faces
     best = int(logits_K.argmax())
     return WindowPrediction(
         start_s=window.start_s,
@@ -166,7 +168,7 @@ def _predict_window(
         label=request.label_set.classes[best],
         probability=float(probabilities_K[best]),
         probabilities=tuple(probabilities_K.tolist()),
-        faces=float(batch.views[0].has_face_BT.float().mean()),
+        faces=float(batch.views[0].has_face_BT.float().mean()) if looks_for_faces else None,
         has_audio=bool(batch.has_audio_B[0]),
     )
 
@@ -195,7 +197,7 @@ def _undecodable(window: Window, error: ClipError) -> WindowPrediction:
         label=None,
         probability=None,
         probabilities=(),
-        faces=0.0,
+        faces=None,
         has_audio=False,
         reason=error.reason,
     )
@@ -205,7 +207,7 @@ def _warnings(
     found: Sequence[WindowPrediction], errors: Sequence[ClipError], *, wants_audio: bool
 ) -> Iterator[str]:
     decoded = [window for window in found if not window.reason]
-    faceless = [window for window in decoded if not window.faces]
+    faceless = [window for window in decoded if window.faces == 0]
     if faceless:
         where = ", ".join(f"{window.start_s:.1f} s" for window in faceless[:5])
         more = ", ..." if len(faceless) > 5 else ""
@@ -222,6 +224,6 @@ def _warnings(
 def _shown(window: WindowPrediction) -> list[str]:
     label = window.label or f"({window.reason})"
     probability = "-" if window.probability is None else f"{window.probability:.2f}"
-    faces = "-" if window.reason else f"{window.faces:.0%}"
+    faces = "-" if window.faces is None else f"{window.faces:.0%}"
     sound = "yes" if window.has_audio else "no"
     return [f"{window.start_s:.2f}", f"{window.end_s:.2f}", label, probability, faces, sound]

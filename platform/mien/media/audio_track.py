@@ -11,6 +11,10 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
+from mien.media.containers import open_media
+from mien.media.errors import ClipError
+from mien.media.packets import audio_stream, read_audio_packets
+
 Waveform = npt.NDArray[np.float32]
 
 # Packets' times are rounded to ticks (1 ms in Matroska) and encoders' are jittery: a smaller step
@@ -99,8 +103,10 @@ def mono(frame: Any) -> Waveform:
     channels = frame.layout.nb_channels
     samples = frame.to_ndarray()
     samples_CN = samples if frame.format.is_planar else samples.reshape(-1, channels).T
-    scaled = _to_float(samples_CN)
-    mixed: Waveform = scaled.mean(axis=0, dtype=np.float32) if channels > 1 else scaled[0]
+    scaled_CN = _to_float(samples_CN)
+    mixed: Waveform = (
+        scaled.mean(axis=0, dtype=np.float32).astype(np.float32) if channels > 1 else scaled[0]
+    )
     return mixed
 
 
@@ -108,9 +114,9 @@ def _to_float(samples: npt.NDArray[Any]) -> Waveform:
     if samples.dtype.kind == "f":
         return samples.astype(np.float32, copy=False)
     if samples.dtype == np.uint8:
-        return (samples.astype(np.float32) - 128) / 128
+        return np.asarray((samples.astype(np.float32) - 128) / 128, dtype=np.float32)
     full_scale = float(2 ** (8 * samples.dtype.itemsize - 1))
-    return (samples.astype(np.float64) / full_scale).astype(np.float32)
+    return np.asarray(samples / full_scale, dtype=np.float32)
 
 
 def resample(waveform: Waveform, from_hz: int, to_hz: int) -> Waveform:
@@ -124,3 +130,31 @@ def resample(waveform: Waveform, from_hz: int, to_hz: int) -> Waveform:
     joined: Waveform = np.concatenate([part.to_ndarray()[0] for part in parts])
     length = round(len(waveform) * to_hz / from_hz)
     return joined[:length] if len(joined) >= length else np.pad(joined, (0, length - len(joined)))
+
+
+def decode_audio_file(
+    uri: str, *, start_s: float | None, end_s: float | None, sample_rate_hz: int
+) -> tuple[Waveform | None, int]:
+    """The sound between two times of a file of its own, as `decode_waveform` gives it.
+
+    Raises:
+        ClipError: the file cannot be read or holds no sound.
+    """
+    with open_media(uri) as container:
+        sound = audio_stream(container)
+        if sound is None:
+            raise ClipError(
+                "bad_audio",
+                f"{uri} holds no sound that can be decoded; correct audio_uri in the manifest or "
+                "leave it empty.",
+            )
+        packets = read_audio_packets(container, sound)
+        zero_s = (container.start_time or 0) / 1e6
+        waveform, refused = decode_waveform(
+            sound,
+            packets.audio,
+            start_s=zero_s + (start_s or 0.0),
+            end_s=None if end_s is None else zero_s + end_s,
+            sample_rate_hz=sample_rate_hz,
+        )
+    return waveform, refused + packets.refused

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from mien.media.errors import ClipError
-from mien.media.packets import FrameTimes
+from mien.media.frame_times import DecodedVideo, FrameTimes, Wanted
 from mien.media.storage import explained, file_system, is_remote, join, read_bytes
 from mien.media.video import Picture, shrunk_size
 
@@ -76,34 +75,70 @@ def folder_times(num_frames: int) -> FrameTimes:
     )
 
 
-def read_nearest(
-    pictures: Sequence[str], indices: npt.NDArray[np.int64], max_side_px: int | None
-) -> tuple[npt.NDArray[np.int64], dict[int, Picture], int]:
-    """Read the wanted pictures; a damaged one is stood in for by the nearest that can be read.
-
-    Returns:
-        The numbers of the pictures that are shown for ``indices``, these pictures by number, and
-        how many were damaged.
+def first_readable(files: Sequence[str]) -> Picture:
+    """The first picture that can be read.
 
     Raises:
-        ClipError: none can be read.
+        ClipError: none can.
     """
-    decoded: dict[int, Picture] = {}
-    damaged: set[int] = set()
-    shown = np.empty_like(indices)
-    for place, index in enumerate(indices.tolist()):
-        for number in sorted(range(len(pictures)), key=lambda number: abs(number - index)):
-            if number not in decoded and number not in damaged:
-                try:
-                    decoded[number] = read_picture(pictures[number], max_side_px)
-                except (OSError, SyntaxError):  # Pillow's two ways to say that a file is damaged
-                    damaged.add(number)
-            if number in decoded:
-                shown[place] = number
-                break
-        else:
-            raise ClipError(
-                "truncated",
-                f"no picture of the folder of {pictures[0]} can be read; copy the folder again.",
-            )
-    return shown, decoded, len(damaged)
+    reader = _PictureReader(files, None)
+    number = reader.nearest(0)
+    if number < 0:
+        raise ClipError(
+            "truncated", f"none of the pictures beside {files[0]} can be read; copy them again."
+        )
+    return reader.pictures[number]
+
+
+def decode_folder(folder: str, wanted: Wanted) -> DecodedVideo:
+    """The wanted pictures; a damaged one is stood in for by the nearest that can be read.
+
+    Raises:
+        ClipError: the folder has no frame between start and end, or too few that can be read.
+        StorageError: it cannot be listed or a file cannot be fetched.
+    """
+    files = list_pictures(folder)
+    times = folder_times(len(files)).window(wanted.start_s, wanted.end_s)
+    indices = wanted.choose(len(times.ticks), folder)
+    reader = _PictureReader([files[tick] for tick in times.ticks], wanted.max_side_px)
+    shown = np.array([reader.nearest(int(index)) for index in indices], dtype=np.int64)
+    wanted.check_decodable(len(reader.pictures), len(reader.pictures) + len(reader.damaged), folder)
+    return DecodedVideo(
+        times=times,
+        indices=indices,
+        shown=shown,
+        pictures=reader.pictures,
+        refused=len(reader.damaged),
+    )
+
+
+class _PictureReader:
+    """Reads each picture of a folder at most once; the first one sets the size for all."""
+
+    def __init__(self, files: Sequence[str], max_side_px: int | None) -> None:
+        self._files = files
+        self._max_side_px = max_side_px
+        self.pictures: dict[int, Picture] = {}
+        self.damaged: set[int] = set()
+
+    def nearest(self, wanted: int) -> int:
+        """The number nearest to a wanted one of a picture that can be read, or -1."""
+        for number in sorted(range(len(self._files)), key=lambda number: abs(number - wanted)):
+            if self._read(number):
+                return number
+        return -1
+
+    def _read(self, number: int) -> bool:
+        if number in self.pictures or number in self.damaged:
+            return number in self.pictures
+        try:
+            picture = read_picture(self._files[number], self._max_side_px)
+        except (OSError, SyntaxError):  # Pillow's two ways to say that a file is damaged
+            self.damaged.add(number)
+            return False
+        first = next(iter(self.pictures.values()), picture)
+        if picture.shape != first.shape:
+            size = (first.shape[1], first.shape[0])
+            picture = np.array(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+        self.pictures[number] = picture
+        return True

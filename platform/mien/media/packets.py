@@ -1,63 +1,85 @@
 """Demuxing: which frames a clip has, from its packets alone, before anything is decoded.
 
-Times are in ticks of the stream's time base until they leave `DecodedClip`.
+Times are in ticks of the stream's time base until they leave `DecodedClip`. Time zero of a file is
+its first presentable frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 import av.error
-import numpy as np
-import numpy.typing as npt
 
+from mien.media.containers import open_media
 from mien.media.errors import ClipError
 
-Ticks = npt.NDArray[np.int64]
+MAX_KEPT_BYTES = 64 * 2**20
+"""Packets of larger clips are read a second time rather than held in memory."""
 
-# AVI stores no presentation times; FFmpeg's guesses are wrong with B-frames.
-_FORMATS_WITHOUT_TIMES = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "obu"})
-
-# Their headers state a duration; in others FFmpeg reads it off the file's end or guesses.
+_HEAD_PACKETS = 64
+_SEEK_FROM_S = 4.0
+# Far enough before the clip that an audio decoder is in its stride when the clip begins.
+_BACK_OFF_S = (1.0, 4.0, 16.0, 64.0)
+_STOP_AFTER_S = 1.0
+# Containers with an index of key frames by time; in others FFmpeg guesses its way.
+_FORMATS_WITH_INDEX = frozenset({"mov", "matroska"})
+# Their headers state a duration; in others FFmpeg reads it off the file's end or estimates it.
 _FORMATS_WITH_DURATION = frozenset({"mov", "matroska", "avi", "asf"})
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a video packet says of its frame."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    is_keyframe: bool
+    is_shown: bool
+    """False for frames outside of an edit list and for frames that are only referred to."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ClipPackets:
     """The packets of a clip's video and sound, in the order of the file."""
 
-    video: list[Any] = field(default_factory=list)
+    stamps: list[Stamp] = field(default_factory=list)
+    """Of the video packets."""
+    video: list[Any] | None = field(default_factory=list)
+    """The video packets; None where they are too large to be kept."""
     audio: list[Any] = field(default_factory=list)
+    zero: int | None = None
+    """First presentable frame of the file in ticks, where that is not in `stamps`."""
+    seek_to: int | None = None
+    """Where reading began, in ticks; None is the file's beginning."""
     refused: int = 0
     """Places at which the demuxer met damage."""
+    video_end_s: float = 0.0
     end_s: float = 0.0
-    """Where the last packet of any stream ends."""
+    """Where the last packet of any stream ends, on the container's clock."""
 
 
 def video_stream(container: Any, location: str) -> Any:
-    """The first video stream that is a film and can be decoded.
+    """The first video stream that is a film (not a cover picture) and can be decoded.
 
     Raises:
         ClipError: there is none.
     """
-    streams = container.streams.video
-    films = [stream for stream in streams if not _is_cover(stream)]
-    usable = [stream for stream in films if stream.codec_context is not None]
-    if usable:
-        return usable[0]
-    others = ", ".join(stream.type for stream in container.streams) or "no stream at all"
+    for stream in container.streams.video:
+        if stream.codec_context is not None and not _is_cover(stream):
+            return stream
+    others = ", ".join(stream.type for stream in container.streams) or "nothing at all"
     raise ClipError(
         "no_video_stream",
-        f"{location} holds no video that can be decoded (it holds {others}); expected a film with "
-        "pictures. Check the export, or take the row out of the manifest.",
+        f"{location} holds no film that can be decoded (it holds: {others}); expected a video "
+        "stream. Check how it was exported, or take its row out of the manifest.",
     )
 
 
 def _is_cover(stream: Any) -> bool:
-    return bool(int(stream.disposition) & int(stream.disposition.attached_pic))
+    return bool(stream.disposition & type(stream.disposition).attached_pic)
 
 
 def audio_stream(container: Any) -> Any | None:
@@ -66,100 +88,176 @@ def audio_stream(container: Any) -> Any | None:
     return next(usable, None)
 
 
-def read_packets(container: Any, video: Any | None, audio: Any | None) -> ClipPackets:
-    """All packets of the given streams, as far as the file can be read."""
-    packets = ClipPackets()
-    wanted = [stream for stream in (video, audio) if stream is not None]
-    demuxed = container.demux(*wanted)
+def has_format(container: Any, names: frozenset[str]) -> bool:
+    """Whether a container is one of the named kinds."""
+    return bool(names & set(container.format.name.split(",")))
+
+
+def demux(container: Any, streams: Sequence[Any], packets: ClipPackets) -> Iterator[Any]:
+    """Packets with content of the given streams, as far as the file can be read."""
+    demuxed = container.demux(*streams)
     while True:
         try:
             packet = next(demuxed, None)
         except av.error.FFmpegError as error:
-            if isinstance(error, OSError):
+            if isinstance(error, OSError):  # the disk or the network, not the file
                 raise
             packets.refused += 1
-            break
+            return
         if packet is None:
-            break
-        if packet.size == 0:  # end of stream, or AVI's "show the last frame again"
-            continue
-        time = packet.pts if packet.pts is not None else packet.dts
-        if time is not None:
-            end = (time + (packet.duration or 0)) * packet.time_base
-            packets.end_s = max(packets.end_s, float(end))
-        is_video = video is not None and packet.stream_index == video.index
-        (packets.video if is_video else packets.audio).append(packet)
+            return
+        if packet.size:  # 0: end of stream, or AVI's "show the last frame again"
+            yield packet
+
+
+def read_packets(
+    container: Any,
+    video: Any,
+    audio: Any | None,
+    location: str,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+) -> ClipPackets:
+    """The packets on which a clip depends.
+
+    A clip that begins well inside a long file is reached through the container's index if it has
+    one; reading stops a little after the clip's end.
+    """
+    packets = ClipPackets()
+    if (
+        start_s is not None
+        and start_s > _SEEK_FROM_S
+        and has_format(container, _FORMATS_WITH_INDEX)
+    ):
+        packets.zero, packets.seek_to = entry_point(location, start_s)
+        if packets.seek_to is not None:
+            container.seek(packets.seek_to, stream=video, backward=True)
+    streams = [stream for stream in (video, audio) if stream is not None]
+    going_on = {stream.index for stream in streams}
+    kept_bytes = 0
+    for packet in demux(container, streams, packets):
+        is_video = packet.stream_index == video.index
+        _note_end(packet, packets, is_video)
+        if is_video:
+            packets.stamps.append(stamp(packet, video))
+            kept_bytes += packet.size
+            packets.video = _kept(packets.video, packet, kept_bytes)
+        else:
+            packets.audio.append(packet)
+        if end_s is not None and _is_past(packet, packets, video, end_s):
+            going_on.discard(packet.stream_index)
+            if not going_on:
+                break
     return packets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameTimes:
-    """Presentation times of a clip's frames, sorted, in ticks."""
-
-    ticks: Ticks
-    """[T], strictly increasing."""
-    time_base: Fraction
-    zero: int
-    """The file's time zero: its first presentable frame."""
-    end: int
-    """Where the last frame of the file ends."""
-
-    def seconds(self, ticks: Ticks) -> npt.NDArray[np.float64]:
-        """Seconds since the file's first frame."""
-        seconds: npt.NDArray[np.float64] = (ticks - self.zero) * float(self.time_base)
-        return seconds
-
-    def window(self, start_s: float | None, end_s: float | None) -> FrameTimes:
-        """The frames that begin in [start_s, end_s); zero and end remain the file's."""
-        # Containers round times to ticks: 50/29.97 s is stored as 1.668 in Matroska.
-        slack_s = min(0.5 * float(self.time_base), 1e-3) + 1e-6
-        seconds = self.seconds(self.ticks)
-        keep = np.ones(len(seconds), dtype=np.bool_)
-        if start_s is not None:
-            keep &= seconds >= start_s - slack_s
-        if end_s is not None:
-            keep &= seconds < end_s - slack_s
-        return FrameTimes(
-            ticks=self.ticks[keep], time_base=self.time_base, zero=self.zero, end=self.end
-        )
-
-
-def frame_times(container: Any, stream: Any, packets: list[Any]) -> FrameTimes | None:
-    """The frames' times as the packets tell them, or None where they cannot be trusted."""
-    names = set(container.format.name.split(","))
-    ticks = [packet.pts for packet in packets if not packet.is_discard]
-    if not ticks or names & _FORMATS_WITHOUT_TIMES or None in ticks:
+def _kept(kept: list[Any] | None, packet: Any, kept_bytes: int) -> list[Any] | None:
+    if kept is None or kept_bytes > MAX_KEPT_BYTES:
         return None
-    if len(set(ticks)) != len(ticks):
-        return None
-    return times_of(stream, sorted(ticks), {p.pts: p.duration or 0 for p in packets})
+    kept.append(packet)
+    return kept
 
 
-def times_of(stream: Any, ticks: list[int], durations: dict[int, int]) -> FrameTimes:
-    """Frame times from sorted ticks; the last frame lasts as long as it says, or as the mean."""
-    last = durations.get(ticks[-1], 0)
-    if last <= 0 and len(ticks) > 1:
-        last = round((ticks[-1] - ticks[0]) / (len(ticks) - 1))
-    return FrameTimes(
-        ticks=np.asarray(ticks, dtype=np.int64),
-        time_base=stream.time_base,
-        zero=ticks[0],
-        end=ticks[-1] + max(1, last),
-    )
+def read_audio_packets(container: Any, audio: Any) -> ClipPackets:
+    """All packets of a sound stream."""
+    packets = ClipPackets()
+    packets.audio.extend(demux(container, [audio], packets))
+    return packets
 
 
-def stated_duration_s(container: Any, stream: Any) -> float | None:
-    """How long the container's header says that the clip is; None where it does not say."""
-    if not set(container.format.name.split(",")) & _FORMATS_WITH_DURATION:
-        return None
+def reread_video(
+    location: str, packets: ClipPackets, runs: Sequence[tuple[int, int]]
+) -> Iterator[Any]:
+    """The video packets of the given runs, numbered as in ``packets.stamps``, from the file."""
+    with open_media(location) as container:
+        stream = video_stream(container, location)
+        if packets.seek_to is not None:
+            container.seek(packets.seek_to, stream=stream, backward=True)
+        remaining = iter(runs)
+        start, stop = next(remaining, (0, 0))
+        for number, packet in enumerate(demux(container, [stream], ClipPackets())):
+            if number >= stop:
+                start, stop = next(remaining, (0, 0))
+                if not stop:
+                    return
+            if start <= number < stop:
+                yield packet
+
+
+def stamp(packet: Any, stream: Any) -> Stamp:
+    """What a packet says of its frame."""
+    is_shown = not packet.is_discard
+    if stream.codec_context.name.startswith(("vp8", "libvpx")) and is_shown:
+        # RFC 6386, 9.1: bit 4 of a VP8 frame is show_frame; WebM holds hidden frames as packets.
+        is_shown = bool(memoryview(packet)[0] & 0x10)
+    return Stamp(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, is_shown)
+
+
+def entry_point(location: str, start_s: float) -> tuple[int | None, int | None]:
+    """Where to begin to read for a clip inside of a long file.
+
+    Returns:
+        The tick of the file's first frame, and a tick to seek to from which on everything that the
+        clip depends on is read; None where only reading from the beginning is safe.
+    """
+    with open_media(location) as container:
+        stream = video_stream(container, location)
+        head: list[int] = []
+        for packet in demux(container, [stream], ClipPackets()):
+            if packet.pts is None:
+                return None, None
+            if not packet.is_discard:
+                head.append(packet.pts)
+            if len(head) == _HEAD_PACKETS:
+                break
+        if not head:
+            return None, None
+        zero = min(head)
+        for back_off_s in _BACK_OFF_S:
+            if back_off_s >= start_s:
+                break
+            seek_to = zero + int((start_s - back_off_s) / stream.time_base)
+            container.seek(seek_to, stream=stream, backward=True)
+            packet = next(demux(container, [stream], ClipPackets()), None)
+            # Frames before a key frame in the file are shown before it: none of ours is missed.
+            if packet is not None and packet.is_keyframe and (packet.pts or 0) <= seek_to:
+                return zero, seek_to
+        return zero, None
+
+
+def _note_end(packet: Any, packets: ClipPackets, is_video: bool) -> None:
+    time = packet.pts if packet.pts is not None else packet.dts
+    if time is None:
+        return
+    end_s = float((time + (packet.duration or 0)) * packet.time_base)
+    packets.end_s = max(packets.end_s, end_s)
+    if is_video:
+        packets.video_end_s = max(packets.video_end_s, end_s)
+
+
+def _is_past(packet: Any, packets: ClipPackets, video: Any, end_s: float) -> bool:
+    """Whether nothing after this packet of its stream can belong to the clip."""
+    if packet.dts is None:
+        return False
+    if packets.zero is None:
+        if len(packets.stamps) < _HEAD_PACKETS:
+            return False
+        shown = [stamp.pts for stamp in packets.stamps if stamp.is_shown and stamp.pts is not None]
+        packets.zero = min(shown, default=None)
+        if packets.zero is None:
+            return False
+    zero_s = float(packets.zero * video.time_base)
+    return float(packet.dts * packet.time_base) > zero_s + end_s + _STOP_AFTER_S
+
+
+def stated_duration_s(container: Any, stream: Any) -> tuple[float | None, bool]:
+    """How long the header says that the clip is, and whether it says so of the video itself.
+
+    None where it does not say.
+    """
+    if not has_format(container, _FORMATS_WITH_DURATION):
+        return None, False
     if stream.duration:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1e6 if container.duration else None
-
-
-def groups_of_pictures(packets: list[Any]) -> Iterator[tuple[int, int]]:
-    """Runs [start, stop) of packets in decoding order, each beginning at a key frame."""
-    starts = [index for index, packet in enumerate(packets) if packet.is_keyframe]
-    if not starts or starts[0] != 0:
-        starts.insert(0, 0)
-    yield from zip(starts, [*starts[1:], len(packets)], strict=True)
+        return float(stream.duration * stream.time_base), True
+    return (container.duration / 1e6 if container.duration else None), False

@@ -104,10 +104,7 @@ def mono(frame: Any) -> Waveform:
     samples = frame.to_ndarray()
     samples_CN = samples if frame.format.is_planar else samples.reshape(-1, channels).T
     scaled_CN = _to_float(samples_CN)
-    mixed: Waveform = (
-        scaled.mean(axis=0, dtype=np.float32).astype(np.float32) if channels > 1 else scaled[0]
-    )
-    return mixed
+    return np.asarray(scaled_CN.mean(axis=0), dtype=np.float32)
 
 
 def _to_float(samples: npt.NDArray[Any]) -> Waveform:

@@ -55,7 +55,8 @@ class PictureFormat:
 
 def quarter_turns(frame: Any) -> int:
     """Counter-clockwise quarter turns that make a frame upright, 0 to 3."""
-    return int(round(frame.rotation / 90)) % 4
+    rotation_deg: float = frame.rotation
+    return round(rotation_deg / 90) % 4
 
 
 def shrunk_size(width: int, height: int, max_side_px: int | None) -> tuple[int, int]:

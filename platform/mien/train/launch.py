@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 
@@ -64,74 +62,29 @@ def train(job: TrainJob) -> FitResult:
     """
     if job.plan.workers == 0:
         device = choose_device(job.plan.device)
-        return _run(job, World(device=device), in_process, lambda metrics: None)
-    return _train_on_ray(job)
+        return run_worker(job, World(device=device), in_process)
+    from mien.train.on_ray import train_on_ray
+
+    return train_on_ray(job)
 
 
-def _train_on_ray(job: TrainJob) -> FitResult:
-    import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    use_gpu = _wants_gpu(job.plan)
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"job": job},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=job.plan.workers,
-            use_gpu=use_gpu,
-            resources_per_worker=_worker_resources(job.plan, use_gpu),
-        ),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        run_config=ray.train.RunConfig(
-            # Ray resumes its own bookkeeping under a known name; ours lies in the checkpoints.
-            name=f"{job.name}-{time.time_ns()}",
-            storage_path=join(job.folder, "ray"),
-            failure_config=ray.train.FailureConfig(
-                max_failures=job.plan.max_failures, controller_failure_limit=3
-            ),
-        ),
-    )
-    result = trainer.fit()
-    return cast(FitResult, result.return_value)
+def _no_report(metrics: Mapping[str, float]) -> None:
+    """Nobody waits for the metrics of an epoch."""
 
 
-def _wants_gpu(plan: TrainPlan) -> bool:
-    """``auto``: GPUs where the cluster has them; the head that asks may have none itself."""
-    import ray
-
-    if plan.device == "auto":
-        return bool(ray.cluster_resources().get("GPU", 0) > 0)
-    return plan.device == "cuda"
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
-def _worker_resources(plan: TrainPlan, use_gpu: bool) -> dict[str, float]:
-    resources = {"CPU": plan.cpus_per_worker}
-    return resources | {"GPU": 1.0} if use_gpu else resources
-
-
-def _worker(config: dict[str, Any]) -> FitResult:
-    """What each Ray Train worker does."""
-    import ray.train
-
-    from mien.stream.ray_executor import RayExecutor
-
-    job: TrainJob = config["job"]
-    context = ray.train.get_context()
-    world = World(
-        rank=context.get_world_rank(),
-        size=context.get_world_size(),
-        device=choose_device(job.plan.device),
-    )
-    executor = RayExecutor(tasks=job.plan.decode_tasks, cpus_per_task=job.plan.cpus_per_decode_task)
-    return _run(job, world, executor, lambda metrics: ray.train.report(dict(metrics)))
-
-
-def _run(
+def run_worker(
     job: TrainJob,
     world: World,
     executor: Executor,
-    report: Callable[[Mapping[str, float]], None],
+    *,
+    say: Callable[[str], None] = _print,
+    report: Callable[[Mapping[str, float]], None] = _no_report,
 ) -> FitResult:
+    """One worker's part of a job, from an unseeded process to the shipped model."""
     plan = job.plan
     torch.set_num_threads(plan.threads_per_worker or max(1, (os.cpu_count() or 1) // world.size))
     seed_torch(plan.seed, "build")
@@ -154,7 +107,7 @@ def _run(
         world=world,
         store=CheckpointStore(job.folder, keep=plan.keep_checkpoints),
         tracker=tracker,
-        say=_say,
+        say=say,
         report=report,
     )
     if world.is_main:
@@ -180,7 +133,3 @@ def _ship(job: TrainJob, method: Method, result: FitResult) -> None:
         package = save_package(Path(folder) / "package", info, method.state_dict())
         for file in sorted(package.iterdir()):
             write_bytes_atomically(join(job.package_location, file.name), file.read_bytes())
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

@@ -56,7 +56,7 @@ def ray_session(plan: TrainPlan) -> Iterator[None]:
 
 def _join(address: str) -> None:
     try:
-        ray.init(address=address, logging_level="warning")
+        ray.init(address=address, logging_level="warning", log_to_driver=False)
     except ConnectionError as error:
         raise RayUnavailableError(
             f"RAY_ADDRESS={address} can't be reached: {error}. Start that cluster, correct the "
@@ -73,7 +73,7 @@ def _start(plan: TrainPlan) -> None:
         object_store_memory=_OBJECT_STORE_BYTES,
         include_dashboard=False,
         logging_level="warning",
-        log_to_driver=True,
+        log_to_driver=False,
     )
 
 

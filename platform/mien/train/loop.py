@@ -48,7 +48,7 @@ from mien.train.world import World, choose_precision
 from mien_models.contract import ClipBatch, Method, Progress, Stage, StreamSpec
 
 
-class NonFiniteLossError(ArithmeticError):
+class NonFiniteLossError(ValueError):
     """The loss or the gradient became infinite or not a number."""
 
 

@@ -155,6 +155,7 @@ def select_trainable(method: Method, stage: Stage) -> dict[str, nn.Parameter]:
             )
     for name, parameter in parameters.items():
         parameter.requires_grad_(matches(name, stage.trainable))
+        parameter.grad = None  # of the stage before
     return {name: p for name, p in parameters.items() if p.requires_grad}
 
 

@@ -1,0 +1,162 @@
+"""A training job on Ray Train workers.
+
+Ray Train starts and watches the group of workers; a group that dies is started again here, and
+``fit`` goes on from the newest checkpoint. What a worker refuses (a ValueError: wrong settings, a
+loss that is not finite) would be refused again, so such a job is not started again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import ray
+import ray.train
+from ray.data import DataContext
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from mien.media.storage import join
+from mien.stream.ray_executor import RayExecutor
+from mien.train.launch import TrainJob, run_worker
+from mien.train.loop import FitResult
+from mien.train.plan import TrainPlan
+from mien.train.world import World, choose_device
+
+_POLL_S = 0.3
+
+
+class TrainingError(ValueError):
+    """A training that its workers refused, or that failed more often than it may."""
+
+
+class Messages:
+    """The actor through which workers speak to whoever started the training."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._refusals: list[str] = []
+
+    def say(self, line: str) -> None:
+        """A line to print."""
+        self._lines.append(line)
+
+    def refuse(self, reason: str) -> None:
+        """Why a worker will not go on."""
+        self._refusals.append(reason)
+
+    def take(self) -> list[str]:
+        """The lines since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
+
+    def refusals(self) -> list[str]:
+        """All refusals, oldest first."""
+        return self._refusals
+
+
+def train_on_ray(job: TrainJob, say: Callable[[str], None] = print) -> FitResult:
+    """Runs a job on as many workers as its plan says.
+
+    Raises:
+        TrainingError: a worker refused, or the workers died more than ``max_failures`` times.
+    """
+    messages = ray.remote(num_cpus=0)(Messages).remote()
+    failures = 0
+    while True:
+        try:
+            with _printing(messages, say):
+                result = _trainer(job, messages).fit()
+            return cast(FitResult, result.return_value)
+        except ray.train.TrainingFailedError as error:
+            refusals = ray.get(messages.refusals.remote())
+            if refusals:
+                raise TrainingError(refusals[0]) from error
+            failures += 1
+            if failures > job.plan.max_failures:
+                raise TrainingError(
+                    f"the workers of run {job.name!r} died {failures} times; the last time: "
+                    f"{error}. Its checkpoints are in {job.folder}: the same command goes on."
+                ) from error
+            say(
+                f"the workers died ({_last_line(error)}); starting them again from the newest "
+                f"checkpoint ({failures}/{job.plan.max_failures})"
+            )
+
+
+def _trainer(job: TrainJob, messages: Any) -> TorchTrainer:
+    use_gpu = wants_gpu(job.plan)
+    resources = {"CPU": job.plan.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
+    return TorchTrainer(
+        _worker,
+        train_loop_config={"job": job, "messages": messages},
+        scaling_config=ScalingConfig(
+            num_workers=job.plan.workers, use_gpu=use_gpu, resources_per_worker=resources
+        ),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        run_config=RunConfig(
+            # Ray resumes its own bookkeeping under a known name; ours lies in the checkpoints.
+            name=f"{job.name}-{time.time_ns()}",
+            storage_path=join(job.folder, "ray"),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
+        ),
+    )
+
+
+def wants_gpu(plan: TrainPlan) -> bool:
+    """``auto``: GPUs where the cluster has them; the head that asks may have none itself."""
+    if plan.device == "auto":
+        return bool(ray.cluster_resources().get("GPU", 0) > 0)
+    return plan.device == "cuda"
+
+
+def _worker(config: dict[str, Any]) -> FitResult:
+    """What each Ray Train worker does."""
+    job: TrainJob = config["job"]
+    messages = config["messages"]
+    DataContext.get_current().enable_progress_bars = False
+    context = ray.train.get_context()
+    try:
+        world = World(
+            rank=context.get_world_rank(),
+            size=context.get_world_size(),
+            device=choose_device(job.plan.device),
+        )
+        return run_worker(
+            job,
+            world,
+            RayExecutor(tasks=job.plan.decode_tasks, cpus_per_task=job.plan.cpus_per_decode_task),
+            say=lambda line: messages.say.remote(line),
+            report=lambda metrics: ray.train.report(dict(metrics)),
+        )
+    except ValueError as error:
+        ray.get(messages.refuse.remote(str(error)))
+        raise
+
+
+@contextmanager
+def _printing(messages: Any, say: Callable[[str], None]) -> Iterator[None]:
+    """Prints what the workers say, as it comes and to the last line."""
+    is_over = threading.Event()
+
+    def relay() -> None:
+        while not is_over.wait(_POLL_S):
+            for line in ray.get(messages.take.remote()):
+                say(line)
+
+    thread = threading.Thread(target=relay, name="mien-messages", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        for line in ray.get(messages.take.remote()):
+            say(line)
+
+
+def _last_line(error: BaseException) -> str:
+    return next(line for line in reversed(str(error).splitlines()) if line.strip()).strip()

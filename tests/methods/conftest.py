@@ -1,0 +1,61 @@
+"""Every method at its smallest, on a few real clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mien_jobs import overrides
+from mien_jobs.methods import make_recipe
+from mien_jobs.recipe import DataPlan, Recipe, TrackPlan
+
+SMALLEST = {
+    "mma_dfer": [
+        "config.image_size_px=32",
+        "config.num_frames=2",
+        "config.audio.num_frames=64",
+        "config.audio.num_mels=32",
+        "config.align_faces=false",
+        "config.encoder.dim=24",
+        "config.encoder.depth=2",
+        "config.encoder.num_heads=2",
+        "config.fusion.width=8",
+        "config.temporal.dim=24",
+        "config.temporal.num_heads=2",
+        "config.temporal.head_dim=12",
+        "config.temporal.mlp_dim=24",
+        "config.autoencoder.decoder.dim=16",
+        "config.autoencoder.decoder.num_heads=2",
+        "config.autoencoder.num_frames=1",
+        "config.autoencoder.epochs=1",
+        "config.autoencoder.batch_size=6",
+        "config.epochs=2",
+        "config.batch_size=6",
+    ],
+}
+"""Settings that make a method's tiny profile small enough for a test of seconds."""
+
+
+@pytest.fixture
+def small_recipe(synth_manifest: Path, tmp_path: Path) -> Callable[..., Recipe]:
+    """A method's smallest run on the shared clips, without Ray unless workers are asked for."""
+
+    def make(name: str, *changes: str, run: str = "run", workers: int = 0) -> Recipe:
+        recipe = overrides.apply_overrides(make_recipe(name, "tiny"), [*SMALLEST[name], *changes])
+        train = replace(recipe.train, workers=workers, checkpoint_every_steps=2, log_every_steps=1)
+        data = DataPlan(
+            manifest=str(synth_manifest), label_set="auto", val_fraction=0.2, test_fraction=0.2
+        )
+        return replace(
+            recipe,
+            name=run,
+            train=train,
+            data=data,
+            track=TrackPlan(uri="off"),
+            storage=str(tmp_path / "runs"),
+        )
+
+    return make

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from mien_jobs.field_options import add_field_options, config_from_options
@@ -34,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Renders, speaks and encodes the clips and writes the manifest."""
     from mien.synth import SynthSpec, describe, write_dataset
+    from mien_jobs.progress import ProgressBar
 
     spec = config_from_options(SynthSpec, args)
     if args.workers < 1:
@@ -46,51 +46,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{manifest} is there already; give another folder, or --overwrite to replace it"
         )
-    with _ProgressBar(spec.num_clips) as progress:
+    with ProgressBar("clips") as progress:
         written = write_dataset(spec, args.folder, num_workers=args.workers, progress=progress)
     print(f"wrote {written}")
     print(f"train on it: mien train mma_dfer --profile tiny --data {written}")
     return 0
-
-
-class _ProgressBar:
-    """A bar on a terminal; elsewhere (a log file) a line for every tenth of the clips."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        console = Console(stderr=True)
-        self._is_terminal = console.is_terminal
-        self._bar = Progress(
-            TextColumn("clips"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not self._is_terminal,
-        )
-        self._task = self._bar.add_task("clips", total=total)
-        self._tenth = 0
-
-    def __enter__(self) -> _ProgressBar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
-        tenth = 10 * done // max(1, total)
-        if not self._is_terminal and tenth > self._tenth:
-            self._tenth = tenth
-            print(f"clips {done}/{total}", file=sys.stderr, flush=True)

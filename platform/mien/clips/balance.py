@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +36,8 @@ ALL = -1
 """Counted like a label: all clips of a person."""
 PERSON = -2
 """Counted like a label: the person as such."""
+SECOND_ROUND_MAX_PEOPLE = 100_000
+"""With more people than that, who goes where one by one is even enough."""
 
 
 class _Balance:
@@ -68,10 +70,12 @@ class _Balance:
 
 
 def apportion(people: People, shares: Sequence[float], seed: int) -> npt.NDArray[np.int64]:
-    """Give each person to a part: people with many clips first, each where they fit best.
+    """Give each person to a part: those with rare labels first, each where they fit best.
 
-    Among people with about as many clips (the same power of 2) the order is drawn from the seed
-    and their names, so that the order of rows makes no difference.
+    Rare labels first because nothing can make up for them later (Sechidis et al. 2011, "On the
+    stratification of multi-label data"); then people with many clips. Among people who are about
+    alike in both (the same powers of 2) the order is drawn from the seed and their names, so that
+    the order of rows makes no difference. A second round moves those who fit better elsewhere.
 
     Args:
         people: at least as many as there are shares above 0.
@@ -82,12 +86,9 @@ def apportion(people: People, shares: Sequence[float], seed: int) -> npt.NDArray
         Number of the part of each person [people].
     """
     histograms = people.histograms()
+    order = _order(people, histograms, seed)
     for histogram in histograms:
         histogram |= {ALL: sum(histogram.values()), PERSON: 1}
-    order = sorted(
-        range(len(histograms)),
-        key=lambda p: (-histograms[p][ALL].bit_length(), derive_seed(seed, people.names[p])),
-    )
     open_parts = [part for part, share in enumerate(shares) if share > 0]
     balance = _Balance(histograms, shares)
     part_of = np.zeros(len(histograms), dtype=np.int64)
@@ -95,8 +96,29 @@ def apportion(people: People, shares: Sequence[float], seed: int) -> npt.NDArray
         best = min(open_parts, key=lambda part: balance.cost(part, histograms[person]))
         part_of[person] = best
         balance.add(best, histograms[person])
+    if len(order) <= SECOND_ROUND_MAX_PEOPLE:
+        for person in order:
+            now = int(part_of[person])
+            balance.add(now, histograms[person], -1)
+            # `now` comes first, so that nobody moves for nothing.
+            parts = sorted(open_parts, key=lambda part: part != now)
+            best = min(parts, key=lambda part: balance.cost(part, histograms[person]))
+            part_of[person] = best
+            balance.add(best, histograms[person])
     _fill_empty_parts(part_of, open_parts, order, histograms, balance)
     return part_of
+
+
+def _order(people: People, histograms: Sequence[dict[int, int]], seed: int) -> list[int]:
+    people_with = Counter(label for histogram in histograms for label in histogram)
+
+    def key(person: int) -> tuple[int, int, int]:
+        histogram = histograms[person]
+        rarest = min(people_with[label] for label in histogram)
+        drawn = derive_seed(seed, people.names[person])
+        return rarest.bit_length(), -sum(histogram.values()).bit_length(), drawn
+
+    return sorted(range(len(histograms)), key=key)
 
 
 def _fill_empty_parts(

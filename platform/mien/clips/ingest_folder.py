@@ -161,7 +161,7 @@ def _list_files(folder: str) -> Iterator[str]:
 
 def _walk(folder: str, below: str, seen: set[tuple[int, int]]) -> Iterator[str]:
     """Follows links, as data sets are often linked together, but enters no folder twice."""
-    with os.scandir(folder) as entries:
+    with storage.explained(printable(folder)), os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: os.fsencode(entry.name))
     for entry in found:
         if entry.name.startswith("."):

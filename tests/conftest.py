@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+# Small networks: threads that wait for each other cost more than they bring.
+torch.set_num_threads(1)
 
 CLASSES = ("happiness", "sadness", "anger")
 

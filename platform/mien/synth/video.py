@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from mien.synth.voice import SAMPLE_RATE_HZ
 
-_VIDEO_OPTIONS = {"preset": "veryfast", "crf": "21", "threads": "1", "tune": "fastdecode"}
+_VIDEO_OPTIONS = {
+    "preset": "veryfast",
+    "crf": "21",
+    "threads": "1",
+    # x264's look-ahead reads memory that it has not written: with it, the same pictures gave other
+    # bytes in about one run of ten. Without it, all decisions are fixed.
+    "x264-params": "rc-lookahead=0:mbtree=0:scenecut=0:b-adapt=0:keyint=25",
+}
 _AUDIO_BIT_RATE = 64_000
 
 

@@ -1,12 +1,13 @@
 """Speech from espeak-ng, whose library and data come with PyPI `espeakng-loader`.
 
 The library is loaded through ctypes in retrieval mode, so that it writes into memory and needs no
-sound device. It holds global state and is not thread safe: one process speaks one text at a time.
+sound device. It is not thread safe: one process speaks one text at a time. Its static variables
+(the phase of the voice's flutter, among others) outlive `espeak_Terminate`, so that what was said
+before would change what is said now; therefore it is unloaded after each text (some 4 ms).
 """
 
 import ctypes
 import importlib.util
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ class SpeechError(RuntimeError):
 
 
 class _Engine:
-    """The loaded library. Make it through `_engine`, once a process."""
+    """The freshly loaded library, for one text. A context manager, which unloads it."""
 
     def __init__(self) -> None:
         spec = importlib.util.find_spec("espeakng_loader")
@@ -47,16 +48,30 @@ class _Engine:
         import espeakng_loader
 
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        self._pieces: list[npt.NDArray[np.int16]] = []
+        self._callback = _Callback(self._collect)  # kept: the library holds only its address
         data = Path(espeakng_loader.get_data_path()).parent
         rate = self._library.espeak_Initialize(_AUDIO_OUTPUT_RETRIEVAL, 500, str(data).encode(), 0)
         if rate != SAMPLE_RATE_HZ:
+            self.close()
             raise SpeechError(
                 f"espeak-ng started with {rate} Hz where {SAMPLE_RATE_HZ} Hz was expected; "
                 "reinstall espeakng-loader (pip install --force-reinstall espeakng-loader)"
             )
-        self._pieces: list[npt.NDArray[np.int16]] = []
-        self._callback = _Callback(self._collect)  # kept: the library holds only its address
         self._library.espeak_SetSynthCallback(self._callback)
+
+    def __enter__(self) -> "_Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends espeak-ng and unloads it, with all its state."""
+        self._library.espeak_Terminate()
+        unload = ctypes.CDLL(None).dlclose
+        unload.argtypes = [ctypes.c_void_p]
+        unload(self._library._handle)
 
     def _collect(self, samples: "ctypes._Pointer[ctypes.c_short]", count: int, _: int) -> int:
         if samples and count > 0:
@@ -67,7 +82,6 @@ class _Engine:
         self, text: str, voice: str, pitch: float, pitch_range: float, rate_wpm: float
     ) -> npt.NDArray[np.float32]:
         """The whole text as samples in [-1, 1] at SAMPLE_RATE_HZ."""
-        self._pieces.clear()
         name = f"en-us+{voice}".encode()
         self._check(self._library.espeak_SetVoiceByName(name), f"the voice {name.decode()}")
         for parameter, value in (
@@ -89,11 +103,6 @@ class _Engine:
             raise SpeechError(f"espeak-ng refused {what} (status {status})")
 
 
-@lru_cache(maxsize=1)
-def _engine() -> _Engine:
-    return _Engine()
-
-
 def speak(plan: ClipPlan) -> npt.NDArray[np.float32]:
     """What the person says in a clip, also where the clip's audio is to be lost.
 
@@ -110,9 +119,10 @@ def speak(plan: ClipPlan) -> npt.NDArray[np.float32]:
     if plan.audio == "silent":
         return wave
     speech = plan.speech
-    said = _engine().say(
-        speech.text, speech.voice, speech.pitch, speech.pitch_range, speech.rate_wpm
-    )
+    with _Engine() as engine:
+        said = engine.say(
+            speech.text, speech.voice, speech.pitch, speech.pitch_range, speech.rate_wpm
+        )
     loud = np.abs(said) > 0.02
     said = said[int(np.argmax(loud)) :]
     level = np.sqrt(np.mean(said[np.abs(said) > 0.01] ** 2))

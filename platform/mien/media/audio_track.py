@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ Waveform = npt.NDArray[np.float32]
 # Packets' times are rounded to ticks (1 ms in Matroska) and encoders' are jittery: a smaller step
 # than this between two pieces of sound is not a gap.
 _JITTER_S = 0.02
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ def decode_waveform(
     packets: Sequence[Any],
     *,
     start_s: float,
-    end_s: float | None,
+    duration_s: float,
+    is_open_ended: bool,
     sample_rate_hz: int,
 ) -> tuple[Waveform | None, int]:
     """Decode, mix down, trim and resample one sound stream.
@@ -45,22 +48,24 @@ def decode_waveform(
         stream: An open audio stream.
         packets: Its packets.
         start_s: Start of the clip on the stream's clock.
-        end_s: End of the clip on the stream's clock; None keeps the sound to its end.
+        duration_s: Length of the clip, that is, of its pictures.
+        is_open_ended: Keep sound that goes on after the pictures, instead of the clip's length.
         sample_rate_hz: Of the result.
 
     Returns:
-        The waveform [N] float32 in [-1, 1], or None if no sound could be decoded, and the number
-        of packets that the decoder refused.
+        The waveform [N] float32, about -1 to 1, or None if no sound could be decoded, and the
+        number of packets that the decoder refused.
     """
     pieces, rate_hz, refused = _decode_pieces(stream, packets)
     if not pieces:
         return None, refused
-    start = round(start_s * rate_hz)
-    stop = max(piece.start + len(piece.samples) for piece in pieces)
-    if end_s is not None:
-        stop = round(end_s * rate_hz)
-    if stop <= start:
-        return np.zeros(0, dtype=np.float32), refused
+    start, length = round(start_s * rate_hz), round(duration_s * rate_hz)
+    if is_open_ended:
+        sound_end = max(piece.start + len(piece.samples) for piece in pieces)
+        sound_length = sum(len(piece.samples) for piece in pieces)
+        # The bound is for damaged times: one wrong number must not become hours of silence.
+        length = max(0, min(sound_end - start, max(length, sound_length)))
+    stop = start + length
     waveform = np.zeros(stop - start, dtype=np.float32)
     for piece in pieces:
         first, last = max(piece.start, start), min(piece.start + len(piece.samples), stop)
@@ -120,19 +125,28 @@ def resample(waveform: Waveform, from_hz: int, to_hz: int) -> Waveform:
     """Band-limited resampling (FFmpeg's swresample) of a mono waveform [N]."""
     if from_hz == to_hz or len(waveform) == 0:
         return waveform
-    frame = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
-    frame.sample_rate = from_hz
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=to_hz)
-    parts = [*resampler.resample(frame), *resampler.resample(None)]
-    joined: Waveform = np.concatenate([part.to_ndarray()[0] for part in parts])
-    length = round(len(waveform) * to_hz / from_hz)
-    return joined[:length] if len(joined) >= length else np.pad(joined, (0, length - len(joined)))
+    resampled = np.zeros(round(len(waveform) * to_hz / from_hz), dtype=np.float32)
+    position = 0
+    chunks = (waveform[at : at + _CHUNK] for at in range(0, len(waveform), _CHUNK))
+    for chunk in itertools.chain(chunks, [None]):
+        for part in resampler.resample(None if chunk is None else _mono_frame(chunk, from_hz)):
+            samples = part.to_ndarray()[0][: len(resampled) - position]
+            resampled[position : position + len(samples)] = samples
+            position += len(samples)
+    return resampled
+
+
+def _mono_frame(samples: Waveform, rate_hz: int) -> Any:
+    frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+    frame.sample_rate = rate_hz
+    return frame
 
 
 def decode_audio_file(
-    uri: str, *, start_s: float | None, end_s: float | None, sample_rate_hz: int
+    uri: str, *, start_s: float, duration_s: float, is_open_ended: bool, sample_rate_hz: int
 ) -> tuple[Waveform | None, int]:
-    """The sound between two times of a file of its own, as `decode_waveform` gives it.
+    """The sound of a clip in a file of its own, as `decode_waveform` gives it.
 
     Raises:
         ClipError: the file cannot be read or holds no sound.
@@ -150,8 +164,9 @@ def decode_audio_file(
         waveform, refused = decode_waveform(
             sound,
             packets.audio,
-            start_s=zero_s + (start_s or 0.0),
-            end_s=None if end_s is None else zero_s + end_s,
+            start_s=zero_s + start_s,
+            duration_s=duration_s,
+            is_open_ended=is_open_ended,
             sample_rate_hz=sample_rate_hz,
         )
     return waveform, refused + packets.refused

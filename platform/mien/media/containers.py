@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,17 @@ import av
 import av.error
 
 from mien.media.errors import REASONS, ClipError
-from mien.media.storage import StorageError, absolute, explained, file_system, is_remote
+from mien.media.storage import (
+    StorageError,
+    absolute,
+    explained,
+    file_system,
+    is_remote,
+    read_bytes,
+)
+
+MAX_FETCHED_BYTES = 64 * 2**20
+"""Remote files up to this size are fetched in one request, larger ones read piecewise."""
 
 # Only containers of video and sound. FFmpeg also knows text, playlists and scripts that name other
 # files (hls, concat, dash, ...): a clip must not make a worker open those.
@@ -94,12 +105,35 @@ def _local(path: str) -> Any:
 def _remote_file(location: str, stack: contextlib.ExitStack) -> Any:
     fs, path = file_system(location)
     with explained(location):
-        file = stack.enter_context(fs.open(path, "rb"))
-        file.seek(0, os.SEEK_END)
-        if file.tell() == 0:
-            raise _empty(location)
-        file.seek(0)
-    return file
+        size_bytes = int(fs.info(path)["size"] or 0)
+    if size_bytes == 0:
+        raise _empty(location)
+    if size_bytes <= MAX_FETCHED_BYTES:
+        return io.BytesIO(read_bytes(location))
+    with explained(location):
+        return _ExplainedFile(stack.enter_context(fs.open(path, "rb")), location)
+
+
+class _ExplainedFile:
+    """A remote file whose failures are `StorageError`s, whatever its client raises."""
+
+    def __init__(self, file: Any, location: str) -> None:
+        self._file = file
+        self._location = location
+
+    def read(self, size: int = -1) -> bytes:
+        with explained(self._location):
+            return bytes(self._file.read(size))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with explained(self._location):
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _empty(location: str) -> ClipError:

@@ -128,7 +128,11 @@ def decode_clip(
             clip = _decode_file(location, wanted, num_threads, own_rate_hz)
     if with_audio and audio_uri is not None:
         waveform, refused = decode_audio_file(
-            audio_uri, start_s=start_s, end_s=end_s, sample_rate_hz=sample_rate_hz
+            audio_uri,
+            start_s=start_s or 0.0,
+            duration_s=clip.duration_s,
+            is_open_ended=end_s is None,
+            sample_rate_hz=sample_rate_hz,
         )
         clip = replace(clip, audio=waveform, refused_packets=clip.refused_packets + refused)
     return replace(clip, sample_rate_hz=sample_rate_hz)
@@ -180,7 +184,8 @@ def _decode_file(
                 sound,
                 packets.audio,
                 start_s=start_s,
-                end_s=None if wanted.end_s is None else start_s + clip.duration_s,
+                duration_s=clip.duration_s,
+                is_open_ended=wanted.end_s is None,
                 sample_rate_hz=sample_rate_hz,
             )
     refused += video.refused + packets.refused

@@ -104,6 +104,11 @@ def demux(container: Any, streams: Sequence[Any], packets: ClipPackets) -> Itera
                 raise
             packets.refused += 1
             return
+        except IndexError:
+            # PyAV stumbles over packets of a stream that begins inside of the file; they are not
+            # ours, and reading goes on after them.
+            demuxed = container.demux(*streams)
+            continue
         if packet is None:
             return
         if packet.size:  # 0: end of stream, or AVI's "show the last frame again"

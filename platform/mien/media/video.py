@@ -275,9 +275,11 @@ def decode_everything(
         if damage.refused and stated is not None and set(ticks) <= set(stated.ticks.tolist()):
             times = stated
         else:
+            zero = packets.zero
             if not has_times(container) or not _is_increasing(ticks):
-                ticks = _counted_ticks(stream, packets, len(ticks))
-            times = times_of(stream, ticks, zero=packets.zero)
+                # Reading began at the file's beginning: only containers with times are sought in.
+                ticks, zero = _counted_ticks(stream, packets, len(ticks)), None
+            times = times_of(stream, ticks, zero=zero)
     return FullDecode(times=times, ticks=np.asarray(ticks, dtype=np.int64), refused=damage.refused)
 
 

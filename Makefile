@@ -15,7 +15,7 @@ export DO_NOT_TRACK := true
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format clean
+.PHONY: help install demo test test-slow lint style types contracts format clean
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,10 +38,16 @@ test: install ## The tests, but for the slow ones.
 test-slow: install ## All tests that this machine can run.
 	$(BIN)/python -m pytest -m "not gpu"
 
-lint: install ## Style, types and import contracts.
+lint: style types contracts ## Style, types and import contracts (`make -k lint` shows all faults).
+
+style: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: install
 	$(BIN)/mypy
+
+contracts: install
 	$(BIN)/lint-imports
 
 format: install ## Puts the code into the shape that lint asks for.

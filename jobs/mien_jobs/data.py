@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from mien.clips.labels import KNOWN_LABEL_SETS, LabelSet
 from mien.clips.manifest import Manifest
-from mien.clips.splits import Split, split_by_subject, split_from_columns
+from mien.clips.splits import (
+    Split,
+    split_by_subject,
+    split_from_columns,
+    with_validation,
+)
 from mien_jobs.recipe import DataPlan
 
 
@@ -60,7 +65,10 @@ def split_clips(plan: DataPlan, manifest: Manifest) -> Split:
     """The split that a plan asks for."""
     has_columns = any(value is not None for value in manifest.column("split"))
     if plan.split_by == "columns" or (plan.split_by == "auto" and has_columns):
-        return split_from_columns(manifest)
+        official = split_from_columns(manifest)
+        if plan.val_fraction == 0:
+            return official
+        return with_validation(official, manifest, fraction=plan.val_fraction, seed=plan.split_seed)
     train_fraction = 1 - plan.val_fraction - plan.test_fraction
     fractions = {
         "train": train_fraction,

@@ -111,9 +111,7 @@ def test_two_workers_see_the_batches_of_one(manifest):
     one = list(open_source(manifest).batches(SPEC, start_step=0, num_steps=3))
     two = [
         list(
-            open_source(manifest, rank=rank, world_size=2).batches(
-                SPEC, start_step=0, num_steps=3
-            )
+            open_source(manifest, rank=rank, world_size=2).batches(SPEC, start_step=0, num_steps=3)
         )
         for rank in range(2)
     ]
@@ -137,9 +135,7 @@ def test_ray_data_gives_the_same_batches_in_the_same_order(manifest, local_ray):
 
     executor = RayExecutor(tasks=2, cpus_per_task=1)
     plain = list(open_source(manifest).batches(SPEC, start_step=3, num_steps=12))
-    ray = list(
-        open_source(manifest, executor=executor).batches(SPEC, start_step=3, num_steps=12)
-    )
+    ray = list(open_source(manifest, executor=executor).batches(SPEC, start_step=3, num_steps=12))
     assert len(ray) == 12
     assert all(same(a, b) for a, b in zip(plain, ray, strict=True))
     scans = [list(open_source(manifest, executor=e).scan(SPEC)) for e in (executor,)]
@@ -180,7 +176,8 @@ def test_broken_clips_are_counted_named_and_replaced_by_their_class(manifest, tm
         assert torch.equal(batch.label_B, planned.label_B)
 
     source.quarantine.write(str(tmp_path / "quarantine.csv"))
-    rows = list(csv.DictReader((tmp_path / "quarantine.csv").open()))
+    with (tmp_path / "quarantine.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
     assert {row["clip_id"]: row["reason"] for row in rows} == reasons
     assert source.quarantine.summary().startswith("quarantine: 3 clips (")
 

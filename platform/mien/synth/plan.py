@@ -142,7 +142,7 @@ def _pick(spec: SynthSpec, what: str, first: float, second: float) -> tuple[set[
 def _plan_clip(spec: SynthSpec, person: Person, label: str, clip_id: str, audio: str) -> ClipPlan:
     rng = generator(spec.seed, "clip", clip_id)
     emotions = basics_of(label)
-    intensity = 0.0 if label == "neutral" else float(rng.uniform(0.5, 1.0))
+    intensity = 0.0 if label == "neutral" else float(rng.uniform(spec.min_intensity, 1.0))
     units: dict[str, float] = {}
     for emotion in emotions:
         units = blend(units, _draw_units(rng, person, emotion, intensity))
@@ -156,7 +156,7 @@ def _plan_clip(spec: SynthSpec, person: Person, label: str, clip_id: str, audio:
         soft_label={e: 1 / len(emotions) for e in emotions} if len(emotions) > 1 else None,
         expressions=(_draw_timing(rng, label, units, 0.0, spec.num_frames / spec.fps),),
         intensity=intensity,
-        scene=_draw_scene(rng),
+        scene=_draw_scene(rng, spec.nuisance),
         speech=draw_speech(rng, person, emotions, max(intensity, 0.4)),
         audio=audio,
         is_label_noise=False,
@@ -193,8 +193,8 @@ def _draw_timing(
     span = end_s - start_s
     onset = start_s + span * rng.uniform(0.02, 0.22)
     apex = onset + span * rng.uniform(0.1, 0.25)
-    release = apex + span * rng.uniform(0.2, 0.4)
-    offset = release + span * rng.uniform(0.1, 0.3)
+    release = apex + span * rng.uniform(0.35, 0.6)
+    offset = release + span * rng.uniform(0.1, 0.25)
     return Expression(
         emotion=emotion,
         action_units=units,
@@ -205,29 +205,37 @@ def _draw_timing(
     )
 
 
-def _draw_scene(rng: np.random.Generator) -> Scene:
+def _draw_scene(rng: np.random.Generator, nuisance: float) -> Scene:
+    """Draws a scene; ``nuisance`` scales how far it may be from a frontal, evenly lit portrait."""
+
+    def around(middle: float, reach: float) -> float:
+        return float(middle + nuisance * rng.uniform(-reach, reach))
+
+    def angle(spread: float, limit: float) -> float:
+        return float(nuisance * np.clip(rng.normal(0, spread), -limit, limit))
+
     first, second = rng.uniform(0.02, 0.8, 3), rng.uniform(0.02, 0.8, 3)
     grey = 0.55  # walls are duller than clothes
     first, second = (c.mean() * grey + c * (1 - grey) for c in (first, second))
     return Scene(
-        yaw_deg=float(np.clip(rng.normal(0, 10), -24, 24)),
-        pitch_deg=float(np.clip(rng.normal(0, 5), -12, 12)),
-        roll_deg=float(np.clip(rng.normal(0, 4), -10, 10)),
-        sway_deg=float(rng.uniform(0.5, 3.0)),
-        head_share=float(rng.uniform(0.68, 0.8)),
-        shift_x=float(rng.uniform(-0.05, 0.05)),
-        shift_y=float(rng.uniform(-0.04, 0.04)),
-        light_azimuth_deg=float(rng.uniform(-70, 70)),
-        light_elevation_deg=float(rng.uniform(5, 55)),
-        light_intensity=float(rng.uniform(0.5, 1.0)),
-        light_warmth=float(rng.uniform(-1, 1)),
-        fill_intensity=float(rng.uniform(0.1, 0.35)),
-        ambient=float(rng.uniform(0.22, 0.42)),
-        exposure=float(rng.uniform(0.75, 1.25)),
-        gloss=float(rng.uniform(0.1, 0.5)),
+        yaw_deg=angle(10, 24),
+        pitch_deg=angle(5, 12),
+        roll_deg=angle(4, 10),
+        sway_deg=around(1.5, 1.2),
+        head_share=around(0.88, 0.08),
+        shift_x=around(0.0, 0.05),
+        shift_y=around(0.0, 0.04),
+        light_azimuth_deg=around(0.0, 65.0),
+        light_elevation_deg=around(30.0, 25.0),
+        light_intensity=around(0.78, 0.22),
+        light_warmth=around(0.0, 1.0),
+        fill_intensity=around(0.25, 0.12),
+        ambient=around(0.36, 0.1),
+        exposure=around(1.0, 0.2),
+        gloss=around(0.25, 0.2),
         background=str(rng.choice(BACKGROUNDS)),
         background_rgb=(_rgb(first), _rgb(second)),
-        noise_sigma=float(rng.uniform(0.5, 5.0)),
+        noise_sigma=around(2.2, 2.0),
     )
 
 

@@ -38,6 +38,10 @@ class SynthSpec:
     duration_s: float = 2.0
     fps: int = 25
     seed: int = 0
+    min_intensity: float = 0.6
+    """Weakest expression that is drawn, of 1; neutral faces stay at 0."""
+    nuisance: float = 1.0
+    """How much pose, light, framing and noise vary: 1 a street interview, 0 a photo booth."""
     label_noise: float = 0.0
     """Share of labelled clips whose label is flipped to another class (`true_label` keeps it)."""
     ambiguous: float = 0.0
@@ -58,6 +62,9 @@ class SynthSpec:
     def __post_init__(self) -> None:
         self._check_counts()
         self._check_classes()
+        for name in ("min_intensity", "nuisance"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
         for name in _SHARES:
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from mien.media.audio_track import resample
+from mien.media.audio_track import is_readable, resample
 from mien.media.decode import DecodedClip, decode_clip
 from mien.media.errors import ClipError
 
@@ -159,7 +159,7 @@ def test_sound_that_begins_late_is_preceded_by_silence(
         sound_start_s=0.8,
     )
     audio = heard(path).audio
-    assert np.abs(audio[: round(0.79 * 16_000)]).max() < 1e-3
+    assert np.abs(audio[: round(0.73 * 16_000)]).max() < 1e-3
     assert np.abs(audio[round(0.82 * 16_000) : round(2.3 * 16_000)]).max() > 0.45
     inside = heard(path, start_s=0.4, end_s=1.2).audio
     np.testing.assert_allclose(inside, audio[round(0.4 * 16_000) : round(1.2 * 16_000)], atol=1e-4)
@@ -251,3 +251,13 @@ def test_damaged_sound_is_counted_and_silent(films: SimpleNamespace, tmp_path: P
     assert len(clip.audio) == pytest.approx(len(whole.audio), abs=16_000 // 25)
     np.testing.assert_allclose(clip.audio[:8000], whole.audio[:8000], atol=1e-6)
     np.testing.assert_allclose(clip.audio[-8000:], whole.audio[-8000:], atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_channels", "is_read"), [(8, True), (16, False)])
+def test_more_than_eight_planar_channels_are_not_touched(num_channels: int, is_read: bool) -> None:
+    """PyAV reads beyond the planes of such frames, which damaged AAC brings about."""
+    for sample_format, expected in (("fltp", is_read), ("flt", True)):
+        frame = av.AudioFrame(format=sample_format, layout=f"{num_channels}c", samples=8000)
+        frame.sample_rate = 16_000
+        assert frame.layout.nb_channels == num_channels
+        assert is_readable(frame) is expected

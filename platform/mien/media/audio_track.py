@@ -91,6 +91,9 @@ def _decode_pieces(stream: Any, packets: Sequence[Any]) -> tuple[list[_Piece], i
             refused += 1
             continue
         for frame in frames:
+            if not is_readable(frame):
+                refused += 1
+                continue
             rate_hz = rate_hz or frame.sample_rate
             samples = resample(mono(frame), frame.sample_rate, rate_hz)
             start = cursor or 0
@@ -101,6 +104,14 @@ def _decode_pieces(stream: Any, packets: Sequence[Any]) -> tuple[list[_Piece], i
             pieces.append(_Piece(start, samples))
             cursor = start + len(samples)
     return pieces, rate_hz, refused
+
+
+def is_readable(frame: Any) -> bool:
+    """Whether a frame's samples can be looked at safely."""
+    # PyAV 18.1 reads past the end of the list of planes of frames with more than 8 channels and
+    # can crash the process. Hardly any film has them, but damaged AAC packets claim to.
+    channels, rate_hz = int(frame.layout.nb_channels), int(frame.sample_rate)
+    return channels > 0 and rate_hz > 0 and (channels <= 8 or not frame.format.is_planar)
 
 
 def mono(frame: Any) -> Waveform:

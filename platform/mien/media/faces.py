@@ -40,6 +40,8 @@ _TEMPLATE_112 = np.array(
 DEFAULT_MARGIN = 0.15
 """Share of the side added around that layout, so that brows, chin and cheeks are in the crop."""
 _MIN_SCORE = 0.6
+_MAX_BOX_OVERLAP = 0.3
+_MAX_FACES = 50
 _MAX_STEP_SIDES = 1.0
 _MIN_OVERLAP = 0.1
 
@@ -93,15 +95,17 @@ class FaceDetector:
     ) -> None:
         cv2.setNumThreads(1)
         self._max_side_px = max_side_px
-        self._network: Any = cv2.FaceDetectorYN.create(
-            "onnx",
-            np.frombuffer(_yunet_weights(), dtype=np.uint8),
-            np.empty(0, dtype=np.uint8),
-            (max_side_px, max_side_px),
-            min_score,
-            0.3,
-            50,
-        )
+        weights = np.frombuffer(_yunet_weights(), dtype=np.uint8)
+        nothing = np.empty(0, dtype=np.uint8)
+        size = (max_side_px, max_side_px)
+        # OpenCV 5 warns of a setting (the target) that nobody has set.
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            self._network: Any = cv2.FaceDetectorYN.create(
+                "onnx", weights, nothing, size, min_score, _MAX_BOX_OVERLAP, _MAX_FACES
+            )
+        finally:
+            cv2.utils.logging.setLogLevel(level)
 
     def detect(self, frame_HWC: Frame) -> list[Face]:
         """All faces of an RGB frame [H, W, 3], the largest first."""

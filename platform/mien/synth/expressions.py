@@ -40,7 +40,7 @@ MESH_UNITS: Mapping[str, Mapping[str, float]] = {
     "AU7": {"eyeSquintLeft": 0.9, "eyeSquintRight": 0.9},
     "AU9": {"noseSneerLeft": 1.0, "noseSneerRight": 1.0},
     "AU10": {"mouthUpperUpLeft": 1.0, "mouthUpperUpRight": 1.0},
-    "AU12": {"mouthSmileLeft": 1.2, "mouthSmileRight": 1.2},
+    "AU12": {"mouthSmileLeft": 1.35, "mouthSmileRight": 1.35},
     "AU14": {"mouthDimpleLeft": 1.0, "mouthDimpleRight": 1.0},
     "AU15": {"mouthFrownLeft": 1.0, "mouthFrownRight": 1.0},
     "AU16": {"mouthLowerDownLeft": 1.0, "mouthLowerDownRight": 1.0},
@@ -73,8 +73,8 @@ LIPS_SHUT: Mapping[str, float] = {"AU24": 0.5, "AU23": 0.4, "AU28": 0.6, "AU17":
 
 PROTOTYPES: Mapping[str, tuple[Mapping[str, float], ...]] = {
     "happiness": (
-        {"AU6": 0.8, "AU12": 1.0},
-        {"AU6": 0.9, "AU12": 1.0, "AU26": 0.35, "AU10": 0.25},
+        {"AU6": 0.8, "AU12": 1.0, "AU10": 0.4, "AU16": 0.35},
+        {"AU6": 0.9, "AU12": 1.0, "AU26": 0.4, "AU10": 0.35},
         {"AU6": 0.5, "AU12": 0.75, "AU14": 0.35, "AU7": 0.2},
     ),
     "sadness": (

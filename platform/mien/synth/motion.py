@@ -102,12 +102,12 @@ def _express(
 def _talk(
     curves: dict[str, FloatArray], rng: np.random.Generator, time: FloatArray, mouth: FloatArray
 ) -> None:
-    opened = 0.42 * mouth * (1 - 0.4 * curves["AU26"])
+    opened = 0.34 * mouth * (1 - 0.4 * curves["AU26"])
     curves["AU26"] += opened
     for name in _TALK_UNITS:
         rate_hz, phase = rng.uniform((2.0, 0), (5.0, 2 * np.pi))
         syllables = np.clip(np.sin(2 * np.pi * rate_hz * time + phase), 0, 1)
-        curves[name] += (0.22 * syllables * np.sqrt(mouth)).astype(np.float32)
+        curves[name] += (0.16 * syllables * np.sqrt(mouth)).astype(np.float32)
     speaking = np.clip(4 * mouth, 0, 1)  # pressed lips have to part to speak
     for name in ("AU24", "AU28", "AU17"):
         curves[name] *= 1 - 0.6 * speaking

@@ -71,8 +71,8 @@ TRAITS: Mapping[str, tuple[str, str, float]] = {
     "eye_open": ("eyes/{}-eye-height2-decr", "eyes/{}-eye-height2-incr", 0.35),
     "eye_tilt": ("eyes/{}-eye-corner1-down", "eyes/{}-eye-corner1-up", 0.4),
     "eye_bag": ("eyes/{}-eye-bag-decr", "eyes/{}-eye-bag-incr", 0.4),
-    "brow_angle": ("eyebrows/eyebrows-angle-down", "eyebrows/eyebrows-angle-up", 0.3),
-    "brow_height": ("eyebrows/eyebrows-trans-down", "eyebrows/eyebrows-trans-up", 0.4),
+    "brow_angle": ("eyebrows/eyebrows-angle-down", "eyebrows/eyebrows-angle-up", 0.12),
+    "brow_height": ("eyebrows/eyebrows-trans-down", "eyebrows/eyebrows-trans-up", 0.3),
     "cheek_bones": ("cheek/{}-cheek-bones-decr", "cheek/{}-cheek-bones-incr", 0.45),
     "cheek_volume": ("cheek/{}-cheek-volume-decr", "cheek/{}-cheek-volume-incr", 0.45),
     "chin_height": ("chin/chin-height-decr", "chin/chin-height-incr", 0.4),
@@ -154,7 +154,7 @@ def draw_person(seed: int, subject_id: str) -> Person:
         voice=("f" if sex == "female" else "m") + str(int(rng.integers(1, 5))),
         voice_pitch_shift=float(rng.normal(0, 9)),
         voice_rate_factor=float(rng.lognormal(0, 0.08)),
-        expressiveness=float(rng.uniform(0.9, 1.25)),
+        expressiveness=float(rng.uniform(0.95, 1.25)),
         habits={unit: float(rng.uniform(0.8, 1.2)) for unit in MESH_UNITS},
         resting=_draw_resting(rng),
     )
@@ -200,4 +200,4 @@ def _draw_resting(rng: np.random.Generator) -> dict[str, float]:
     """Faces at rest differ: some frown a little, some smile a little."""
     names = ("AU1", "AU2", "AU4", "AU12", "AU15", "AU24", "AU7", "AU17", "AU43")
     picked = rng.choice(len(names), size=2, replace=False)
-    return {names[int(index)]: float(rng.uniform(0.0, 0.22)) for index in sorted(picked)}
+    return {names[int(index)]: float(rng.uniform(0.0, 0.15)) for index in sorted(picked)}

@@ -186,7 +186,7 @@ def _eye_shadow(person: Person, place: HeadMap) -> FloatArray:
 def _brow_alpha(rng: np.random.Generator, person: Person, place: HeadMap) -> FloatArray:
     x, y = np.abs(place.position[..., 0]), place.position[..., 1]
     along = np.clip((x - 0.11) / 0.44, 0, 1)
-    middle = 7.462 + 0.055 * along - 0.14 * np.clip(along - 0.5, 0, 1) ** 1.3
+    middle = 7.468 + 0.035 * along - 0.14 * np.clip(along - 0.5, 0, 1) ** 1.3
     half_width = person.brow_thickness * 0.034 * (1.05 - 0.7 * along**2)
     across = (y - middle) / half_width
     inside = (x > 0.09) & (x < 0.57) & (place.position[..., 2] > 0.6)

@@ -142,7 +142,7 @@ def test_shipped_weights_hold_no_decoder() -> None:
     method = MmaDfer(TINY, CLASSES)
     fresh = set(method.state_dict())
     method.begin_stage(0)
-    assert {name.split(".")[0] for name in set(method.state_dict()) - fresh} == {"decoders"}
+    assert {name.split(".")[0] for name in set(method.state_dict()) - fresh} == {"pretraining"}
     method.begin_stage(1)
     assert set(method.state_dict()) == fresh
 

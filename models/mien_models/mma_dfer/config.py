@@ -48,6 +48,8 @@ class FusionConfig:
     ``cls``: its class token (of every frame, averaged). ``per_frame_mean``: the mean of the tokens
     near in time, supposing that sound and picture span the same time. ``one_way``: as ``mean``,
     but sound hears nothing of the picture."""
+    gate_start: float = 0.0
+    """Initial value of all gates, before their tanh; 0: the network starts as its encoders."""
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -78,6 +80,8 @@ class TemporalConfig:
     num_heads: int = 8
     head_dim: int = 64
     mlp_dim: int = 1024
+    token_std: float = 1.0
+    """Spread of the initial class token and positions."""
 
     def __post_init__(self) -> None:
         if min(self.dim, self.depth, self.num_heads, self.head_dim, self.mlp_dim) < 1:
@@ -86,7 +90,7 @@ class TemporalConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoencoderConfig:
-    """First stage of ``tiny``: both encoders learn from the clips themselves, without labels."""
+    """First stage of ``tiny``: both encoders learn from the clips before they are frozen."""
 
     epochs: int = 8
     batch_size: int = 16
@@ -95,6 +99,8 @@ class AutoencoderConfig:
     audio_mask_ratio: float = 0.8
     audio_weight: float = 1.0
     """Weight of the sound's loss; the picture's is 1."""
+    label_weight: float = 0.0
+    """Weight of telling the label from the patches seen; 0: no label is looked at."""
     decoder: EncoderConfig = field(
         default_factory=lambda: EncoderConfig(dim=64, depth=1, num_heads=4)
     )
@@ -122,13 +128,17 @@ class MmaDferConfig:
     align_faces: bool = False
     """False: the clips already are face crops, as DFEW and MAFW are published."""
     augmentation: Augmentation | None = None
-    input_scale: Literal["unit", "imagenet"] = "unit"
-    """``unit``: pixels in [0, 1]. ``imagenet``: also less ImageNet's mean, by its deviation."""
+    input_scale: Literal["unit", "imagenet", "frame"] = "unit"
+    """``unit``: pixels in [0, 1]. ``imagenet``: also less ImageNet's mean, by its deviation.
+    ``frame``: less each frame's own mean, by its deviation, which takes the light out."""
     audio: AudioSpec = field(default_factory=AudioSpec)
     audio_patch: tuple[int, int] = (16, 16)
     """Frames and mels of a patch of the spectrogram."""
     encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(drop_path=0.1))
     """Size of both encoders, which run in lockstep."""
+    readout: Literal["cls", "patches"] = "cls"
+    """What stands for a frame, and for the sound, in the joint head: the class token (published) or
+    the mean of the patch tokens. A briefly trained autoencoder leaves its class token idle."""
     video_code_grid: tuple[int, int] | None = (14, 14)
     """Grid of the pretrained position codes, stretched to the grid used; None: the grid used."""
     audio_code_grid: tuple[int, int] | None = (64, 8)

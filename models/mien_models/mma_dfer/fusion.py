@@ -110,15 +110,18 @@ def _normalise(weight: Tensor) -> Tensor:
 class Exchange(nn.Module):
     """One fusion bottleneck (both directions), with its own weights.
 
-    At the start both gates are 0: nothing is exchanged, and only the gates get a gradient.
+    As published both gates start at 0: nothing is exchanged, and only the gates get a gradient.
 
     Args:
         dim: features of the encoders' tokens.
         width: features of the bottleneck.
         learns_missing: whether a missing modality is heard as a learned vector.
+        gate_start: initial value of both gates.
     """
 
-    def __init__(self, dim: int, width: int, *, learns_missing: bool) -> None:
+    def __init__(
+        self, dim: int, width: int, *, learns_missing: bool, gate_start: float = 0.0
+    ) -> None:
         super().__init__()
         self.video_down = nn.Linear(dim, width)
         self.video_down_norm = nn.LayerNorm(width)
@@ -126,8 +129,8 @@ class Exchange(nn.Module):
         self.audio_down_norm = nn.LayerNorm(width)
         self.video_up = nn.Linear(width, dim)
         self.audio_up = nn.Linear(width, dim)
-        self.video_gate = nn.Parameter(torch.zeros(1))
-        self.audio_gate = nn.Parameter(torch.zeros(1))
+        self.video_gate = nn.Parameter(torch.full((1,), gate_start))
+        self.audio_gate = nn.Parameter(torch.full((1,), gate_start))
         self.missing_video = nn.Parameter(torch.zeros(width)) if learns_missing else None
         self.missing_audio = nn.Parameter(torch.zeros(width)) if learns_missing else None
 

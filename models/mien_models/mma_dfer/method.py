@@ -25,16 +25,11 @@ from mien_models.contract import (
     ViewSpec,
 )
 from mien_models.layers.clip_random import clip_uniform
-from mien_models.layers.masked_autoencoder import (
-    PatchDecoder,
-    hidden_patch_error,
-    mask_patches,
-)
-from mien_models.layers.patch_encoder import PatchEncoder
 from mien_models.mma_dfer.config import AutoencoderConfig, MmaDferConfig
 from mien_models.mma_dfer.fusion import Presence
 from mien_models.mma_dfer.losses import classification_loss
 from mien_models.mma_dfer.model import MmaDferNetwork
+from mien_models.mma_dfer.pretraining import EncoderPretraining, pretraining_loss
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -74,7 +69,7 @@ class MmaDfer(Method):
         self.config = config
         self.classes = tuple(classes)
         self.network = MmaDferNetwork(config, len(classes))
-        self.decoders: nn.ModuleDict | None = None
+        self.pretraining = nn.ModuleDict()
         is_scaled = config.input_scale == "imagenet"
         mean = _IMAGENET_MEAN if is_scaled else (0.0, 0.0, 0.0)
         std = _IMAGENET_STD if is_scaled else (1.0, 1.0, 1.0)
@@ -93,18 +88,19 @@ class MmaDfer(Method):
         return stages[index] if index < len(stages) else None
 
     def begin_stage(self, index: int) -> None:
-        """Puts the decoders in place for ``autoencoder`` and drops them for ``adapt``."""
+        """Puts decoders in place for ``autoencoder`` and drops them for ``adapt``."""
         settings = self.config.autoencoder
+        self.pretraining = nn.ModuleDict()
         if settings is None or index > 0:
-            self.decoders = None
             return
-        grids = {"video": self.config.video_grid, "audio": self.config.audio_grid}
-        self.decoders = nn.ModuleDict(
-            {
-                name: PatchDecoder(self.config.encoder.dim, settings.decoder, grid)
-                for name, grid in grids.items()
-            }
-        ).to(self.pixel_mean_C11.device)
+        ratios = {"video": settings.video_mask_ratio, "audio": settings.audio_mask_ratio}
+        for name, ratio in ratios.items():
+            self.pretraining[name] = EncoderPretraining(
+                getattr(self.network, f"{name}_encoder"),
+                settings,
+                mask_ratio=ratio,
+                num_classes=len(self.classes),
+            ).to(self.pixel_mean_C11.device)
 
     def _autoencoder_stage(self, settings: AutoencoderConfig) -> Stage:
         view = ViewSpec(
@@ -118,7 +114,7 @@ class MmaDfer(Method):
             streams={"clips": self._stream(view, settings.batch_size, labelled=None)},
             epochs=settings.epochs,
             optim=settings.optim,
-            trainable=(*encoders, "decoders.*"),
+            trainable=(*encoders, "pretraining.*"),
             no_decay=("*norm*", "*bias", "*cls_token", "*mask_token"),
             evaluate=False,
         )
@@ -169,8 +165,8 @@ class MmaDfer(Method):
 
     def forward(self, batches: Mapping[str, ClipBatch], progress: Progress) -> StepOutput:
         """Masked reconstruction in stage ``autoencoder``, cross-entropy in ``adapt``."""
-        if self.decoders is not None:
-            return self._reconstruct(batches["clips"])
+        if len(self.pretraining):
+            return self._pretrain(batches["clips"])
         return self._classify(batches["clips"])
 
     def _classify(self, batch: ClipBatch) -> StepOutput:
@@ -184,57 +180,36 @@ class MmaDfer(Method):
         hit_B = logits_BK.argmax(dim=1) == batch.label_B
         return StepOutput(loss=loss, logs={"accuracy": hit_B.float().mean().detach()})
 
-    def _reconstruct(self, batch: ClipBatch) -> StepOutput:
+    def _pretrain(self, batch: ClipBatch) -> StepOutput:
         settings = self.config.autoencoder
         assert settings is not None
-        video_B, audio_B = self._video_error(batch, settings), self._audio_error(batch, settings)
-        loss = video_B.mean() + settings.audio_weight * audio_B.mean()
-        logs = {"video_error": video_B.mean().detach(), "audio_error": audio_B.mean().detach()}
+        frames_BTCHW, face_BT = self._pixels(batch), batch.views[0].has_face_BT
+        sound_BTCHW = self._spectrogram(batch)[:, None, None]
+        sounds_BN = self._sounding_patches(batch) & batch.has_audio_B[:, None]
+        inputs = {
+            "video": (frames_BTCHW, face_BT[..., None], _VIDEO_MASK),
+            "audio": (sound_BTCHW, sounds_BN[:, None], _AUDIO_MASK),
+        }
+        loss = frames_BTCHW.new_zeros(())
+        logs = {}
+        for name, (pictures_BTCHW, counted_BTN, random_stream) in inputs.items():
+            encoder = getattr(self.network, f"{name}_encoder")
+            num_pictures, num_patches = pictures_BTCHW.shape[1], encoder.grid.num_patches
+            noise_BN = clip_uniform(batch.seed_B, num_pictures * num_patches, random_stream)
+            noise_BTN = noise_BN.unflatten(1, (num_pictures, num_patches))
+            counted_BTN = counted_BTN.expand_as(noise_BTN)
+            error_B, logits_BK = self.pretraining[name](
+                encoder, pictures_BTCHW, noise_BTN, counted_BTN
+            )
+            weight = settings.audio_weight if name == "audio" else 1.0
+            loss = loss + weight * pretraining_loss(
+                batch, error_B, logits_BK, settings.label_weight
+            )
+            logs[f"{name}_error"] = error_B.mean().detach()
+            if logits_BK is not None:
+                hit_B = logits_BK.argmax(dim=1) == batch.label_B
+                logs[f"{name}_accuracy"] = hit_B.float().mean().detach()
         return StepOutput(loss=loss, logs=logs)
-
-    def _video_error(self, batch: ClipBatch, settings: AutoencoderConfig) -> Tensor:
-        """Mean over the frames that show a face, [B]."""
-        frames_BTCHW = self._pixels(batch)
-        face_BT = batch.views[0].has_face_BT
-        num_frames = face_BT.shape[1]
-        noise_BN = clip_uniform(
-            batch.seed_B, num_frames * self.config.video_grid.num_patches, _VIDEO_MASK
-        )
-        error_B = self._painting_error(
-            "video",
-            frames_BTCHW.flatten(0, 1),
-            (noise_BN.reshape(face_BT.numel(), -1), settings.video_mask_ratio),
-            face_BT.flatten()[:, None],
-        )
-        error_BT = error_B.reshape(-1, num_frames)
-        return error_BT.sum(1) / face_BT.sum(1).clamp(min=1)
-
-    def _audio_error(self, batch: ClipBatch, settings: AutoencoderConfig) -> Tensor:
-        """Over the patches that hold sound, [B]."""
-        noise_BN = clip_uniform(batch.seed_B, self.config.audio_grid.num_patches, _AUDIO_MASK)
-        return self._painting_error(
-            "audio",
-            self._spectrogram(batch)[:, None],
-            (noise_BN, settings.audio_mask_ratio),
-            self._sounding_patches(batch) & batch.has_audio_B[:, None],
-        )
-
-    def _painting_error(
-        self,
-        modality: str,
-        pictures_BCHW: Tensor,
-        masking: tuple[Tensor, float],
-        counted_BN: Tensor,
-    ) -> Tensor:
-        """Reconstruction error of each picture [B]; ``masking`` is noise [B, N] and ratio."""
-        assert self.decoders is not None
-        encoder: PatchEncoder = getattr(self.network, f"{modality}_encoder")
-        mask = mask_patches(*masking)
-        painted_BNP = self.decoders[modality](
-            encoder.encode_kept(pictures_BCHW, mask.keep_BK), mask
-        )
-        target_BNP = encoder.grid.patches(pictures_BCHW)
-        return hidden_patch_error(painted_BNP, target_BNP, mask.hidden_BN & counted_BN)
 
     # Prediction
 
@@ -254,6 +229,11 @@ class MmaDfer(Method):
 
     def _pixels(self, batch: ClipBatch) -> Tensor:
         unit_BTCHW = batch.video_BTCHW.float() / 255.0
+        if self.config.input_scale == "frame":
+            mean_BT111 = unit_BTCHW.mean(dim=(2, 3, 4), keepdim=True)
+            # A frame of one colour stays 0; 0.05 is well below the contrast of a dark picture.
+            std_BT111 = unit_BTCHW.std(dim=(2, 3, 4), keepdim=True) + 0.05
+            return (unit_BTCHW - mean_BT111) / std_BT111
         return (unit_BTCHW - self.pixel_mean_C11) / self.pixel_std_C11
 
     def _spectrogram(self, batch: ClipBatch) -> Tensor:

@@ -112,8 +112,8 @@ class JointHead(nn.Module):
     ) -> None:
         super().__init__()
         self.project = nn.Linear(encoder_dim, config.dim)
-        self.cls_token = nn.Parameter(torch.randn(1, 1, config.dim))
-        self.positions = nn.Parameter(torch.randn(1, 1 + num_frames, config.dim))
+        self.cls_token = nn.Parameter(config.token_std * torch.randn(1, 1, config.dim))
+        self.positions = nn.Parameter(config.token_std * torch.randn(1, 1 + num_frames, config.dim))
         self.blocks = nn.ModuleList(TemporalBlock(config) for _ in range(config.depth))
         self.missing_video = nn.Parameter(torch.zeros(encoder_dim)) if learns_missing else None
         self.missing_audio = nn.Parameter(torch.zeros(encoder_dim)) if learns_missing else None
@@ -159,11 +159,17 @@ class MmaDferNetwork(nn.Module):
         learns_missing = config.missing_modality == "learned"
         dim = config.encoder.dim
         self.operator = config.fusion.operator
+        self.readout = config.readout
         self.video_encoder = PromptedEncoder(config, config.video_grid, config.video_code_grid)
         self.audio_encoder = PromptedEncoder(config, config.audio_grid, config.audio_code_grid)
         self.exchanges = nn.ModuleDict(
             {
-                str(block): Exchange(dim, config.fusion.width, learns_missing=learns_missing)
+                str(block): Exchange(
+                    dim,
+                    config.fusion.width,
+                    learns_missing=learns_missing,
+                    gate_start=config.fusion.gate_start,
+                )
                 for block in config.fusion.fused_blocks(config.encoder.depth)
             }
         )
@@ -189,7 +195,19 @@ class MmaDferNetwork(nn.Module):
                 video_BTND, audio = exchange(video_BTND, audio, routes, presence)
             audio = self.audio_encoder.add_offset(index, audio)
             video_BTND = self.video_encoder.add_offset(index, video_BTND)
-        video_BTD = self.video_encoder.norm(video_BTND[:, :, 0])
-        audio_BD = self.audio_encoder.norm(audio[:, 0])
+        video_BTD = self._read(self.video_encoder, video_BTND, None)
+        audio_BD = self._read(self.audio_encoder, audio, presence.audio_token_BN)
         features_BD = self.head(video_BTD, audio_BD, presence)
         return NetworkOutput(logits_BK=self.classifier(features_BD), features_BD=features_BD)
+
+    def _read(self, encoder: PatchEncoder, tokens_ND: Tensor, valid_BN: Tensor | None) -> Tensor:
+        """What stands for a picture or a sound: [..., N, D] to [..., D], after the final norm."""
+        if self.readout == "cls":
+            return encoder.norm(tokens_ND[..., 0, :])  # type: ignore[no-any-return]
+        last = 1 + encoder.grid.num_patches
+        patches_ND: Tensor = encoder.norm(tokens_ND[..., 1:last, :])
+        if valid_BN is None:
+            return patches_ND.mean(dim=-2)
+        weight_BN = valid_BN[:, 1:last].to(patches_ND.dtype)
+        total_BD = (weight_BN[..., None] * patches_ND).sum(dim=1)
+        return total_BD / weight_BN.sum(dim=1, keepdim=True).clamp(min=1.0)

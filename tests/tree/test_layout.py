@@ -150,3 +150,12 @@ def test_lock_pins_everything_once_and_no_local_version() -> None:
     wanted = [want for group in groups for want in group]
     missing = {re.split(r"[\[<>=~! ]", want, maxsplit=1)[0].lower() for want in wanted} - set(names)
     assert missing == set()
+
+
+def test_version_is_the_same_everywhere() -> None:
+    source = (ROOT / "platform" / "mien" / "__init__.py").read_text()
+    found = re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)
+    citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert found is not None
+    assert citation is not None
+    assert found[1] == citation[1]

@@ -74,21 +74,6 @@ def example_inputs(stream: StreamSpec, num_clips: int) -> tuple[NDArray[Any], ..
     return video, sound * has_audio[:, None, None], valid, has_audio
 
 
-class _ExportPredictor(TensorPredictor):
-    """Makes no clip ids: a tuple of B names would turn B into a constant of the graph."""
-
-    def forward(
-        self,
-        video_BTCHW: Tensor,
-        audio_BFM: Tensor | None = None,
-        audio_frames_B: Tensor | None = None,
-        has_audio_B: Tensor | None = None,
-    ) -> Tensor:
-        """Logits [B, K] of a batch of clips."""
-        batch = plain_batch(video_BTCHW, audio_BFM, audio_frames_B, has_audio_B, clip_ids=())
-        return self.method.predict(batch).logits_BK
-
-
 def save_export(
     folder: Path, info: PackageInfo, export: ExportSpec, *, run_id: str, model_id: str
 ) -> None:
@@ -104,7 +89,7 @@ def save_export(
     Raises:
         ExportError: the file computes something else, or only for one batch size.
     """
-    predictor = _ExportPredictor(export.method).eval()
+    predictor = TensorPredictor(export.method).eval()
     stream = info.prediction_stream
     with torch.no_grad(), warnings.catch_warnings():
         # A part of MLflow that has nothing to do with tensors says this while it is imported.

@@ -109,6 +109,17 @@ def test_audio_faults_are_planted_exactly_and_apart():
     assert Counter(plan.audio for plan in plans) == {"speech": 49, "missing": 14, "silent": 7}
 
 
+def test_min_intensity_and_nuisance_bound_what_is_drawn():
+    calm = plan_clips(SynthSpec(num_subjects=10, min_intensity=0.8, nuisance=0.0))
+    assert all(plan.intensity >= 0.8 for plan in calm if plan.true_label != "neutral")
+    assert all(plan.intensity == 0.0 for plan in calm if plan.true_label == "neutral")
+    assert {plan.scene.yaw_deg for plan in calm} == {0.0}
+    assert len({plan.scene.exposure for plan in calm}) == 1
+    wild = plan_clips(SynthSpec(num_subjects=10, nuisance=1.0))
+    assert max(abs(plan.scene.yaw_deg) for plan in wild) > 12
+    assert min(plan.scene.noise_sigma for plan in wild) >= 0.0
+
+
 def test_people_differ():
     people = [plan.person for plan in plan_clips(SynthSpec(num_subjects=60, classes=("fear",)))]
     for column in ("sex", "hair_style", "hair_colour", "eye_colour", "voice"):

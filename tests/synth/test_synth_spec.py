@@ -20,6 +20,8 @@ from mien.synth import COMPOUNDS, SynthSpec, describe
         ({"missing_audio": -0.1}, "missing_audio is a share"),
         ({"missing_audio": 0.7, "silent_audio": 0.6}, "exclude each other"),
         ({"ambiguous": 0.7, "multi_expression": 0.6}, "exclude each other"),
+        ({"min_intensity": 1.2}, "min_intensity must be in"),
+        ({"nuisance": -0.5}, "nuisance must be in"),
         ({"classes": ()}, "classes is empty"),
         ({"classes": ("hapiness",)}, "did you mean 'happiness'"),
         ({"classes": ("fear", "fear")}, "names a class twice"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,10 +54,22 @@ def test_text_is_no_film_and_opens_no_other_file(
     assert fault(tmp_path / name).reason == "not_a_video"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_no_permission(tmp_path: Path, films: SimpleNamespace) -> None:
+@pytest.fixture
+def ordinary_user() -> Iterator[None]:
+    """Root may read everything, so it steps down for the test."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65_534)
+    yield
+    os.seteuid(user)
+
+
+def test_no_permission(
+    tmp_path: Path, films: SimpleNamespace, request: pytest.FixtureRequest
+) -> None:
     path = films.write(tmp_path / "film.mp4", num_frames=3)
     path.chmod(0)
+    request.getfixturevalue("ordinary_user")
     assert fault(path).reason == "no_permission"
 
 

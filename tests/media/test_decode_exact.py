@@ -235,3 +235,23 @@ def test_one_frame(films: SimpleNamespace, tmp_path: Path) -> None:
     assert clip.frames_THWC.shape == (4, 64, 96, 3)
     assert clip.num_source_frames == 1
     assert clip.duration_s == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "open_gop.ts", "mpeg2.ts", "mpeg1.mpg"])
+def test_a_recording_that_begins_inside_of_a_group_of_pictures(
+    name: str, films: SimpleNamespace, tmp_path: Path
+) -> None:
+    """What the decoder shows of the broken start, and only that, is the clip."""
+    recipe = CONTAINERS["open_gop.mp4" if name == "open_gop.ts" else name]
+    path = films.write(tmp_path / name, **recipe)
+    data = path.read_bytes()
+    unit = 188 if name.endswith("ts") else 2048
+    path.write_bytes(data[len(data) // 3 // unit * unit :])
+    truth = films.decode_all(path)
+    assert 10 < len(truth) < 60
+    for chosen in ([0], [3, 9], [len(truth) - 1], list(range(len(truth)))):
+        clip = decode_clip(str(path), choose_frames=lambda num_source, chosen=chosen: chosen)
+        assert clip.num_source_frames == len(truth)
+        expected = np.stack([truth[index] for index in chosen])
+        np.testing.assert_array_equal(clip.frames_THWC, expected)
+    assert clip.frame_times_s[0] == 0.0

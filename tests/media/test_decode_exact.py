@@ -47,6 +47,12 @@ CONTAINERS = {
         "codec": "libvpx-vp9",
         "options": {"g": "30", "auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"},
     },
+    "vp8_hidden.webm": {
+        "codec": "libvpx",
+        "options": {"g": "30", "auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "4"},
+    },
+    "flv1.flv": {"codec": "flv", "options": {"g": "12"}},
+    "wmv2.wmv": {"codec": "wmv2", "options": {"g": "12"}},
     "av1.mp4": {"codec": "libsvtav1", "options": {"g": "12", "preset": "12"}},
 }
 

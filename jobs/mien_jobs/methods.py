@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
-from mien.infer.package import PackageInfo, load_package, restore_method
+from mien.infer.package import PackageError, PackageInfo, load_package, restore_method
 from mien_jobs import overrides
 from mien_jobs.recipe import Recipe
 from mien_jobs.recipes import mma_dfer
@@ -102,6 +102,13 @@ def load_method(folder: str | Path) -> tuple[PackageInfo, Method]:
     """
     info, tensors = load_package(folder)
     entry = find_method(info.method)
-    config = cast(Any, overrides.from_json(entry.config, json.dumps(info.config)))
+    try:
+        config = cast(Any, overrides.from_json(entry.config, json.dumps(info.config)))
+    except overrides.OverrideError as error:
+        raise PackageError(
+            f"{folder} was written by Mien {info.mien_version} (commit {info.git_sha}) with other "
+            f"settings of {info.method} than this installation knows: {error}. Use that version, or "
+            "train the model again."
+        ) from error
     method = entry.method(config, info.label_set.classes)
     return info, restore_method(method, info, tensors)

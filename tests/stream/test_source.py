@@ -1,4 +1,4 @@
-"""Streams over real encoded clips: batches, workers' shares, quarantine, Ray Data equals in process."""
+"""Streams over real encoded clips: batches, shares of workers, quarantine, Ray Data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mien.clips.manifest import Manifest
 from mien.clips.splits import Split
 from mien.stream.order import StreamError
 from mien.stream.source import ClipSource
-from mien_models.contract import Augmentation, AudioSpec, StreamSpec, ViewSpec
+from mien_models.contract import AudioSpec, Augmentation, StreamSpec, ViewSpec
 
 LABELS = LabelSet(name="three", classes=("happiness", "sadness", "anger"))
 AUGMENTED = Augmentation(

@@ -22,10 +22,9 @@ import torch
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mien.infer.package import PackageInfo
-from mien_models.contract import Method, StreamSpec, TensorPredictor, plain_batch
+from mien_models.contract import Method, StreamSpec, TensorPredictor
 
 _EXAMPLE_CLIPS = 2
 """A batch of one would make the exporter take the batch dimension for a constant."""

@@ -140,10 +140,11 @@ def read_packets(
             container.seek(packets.seek_to, stream=video, backward=True)
     streams = [stream for stream in (video, audio) if stream is not None]
     going_on = {stream.index for stream in streams}
+    ends = _Ends(streams)
     kept_bytes = 0
     for packet in demux(container, streams, packets):
         is_video = packet.stream_index == video.index
-        _note_end(packet, packets, is_video)
+        ends.note(packet)
         if is_video:
             packets.stamps.append(stamp(packet, video))
             kept_bytes += packet.size
@@ -154,6 +155,7 @@ def read_packets(
             going_on.discard(packet.stream_index)
             if not going_on:
                 break
+    packets.video_end_s, packets.end_s = ends.of(video), ends.last
     return packets
 
 
@@ -231,14 +233,29 @@ def entry_point(location: str, start_s: float) -> tuple[int | None, int | None]:
         return zero, None
 
 
-def _note_end(packet: Any, packets: ClipPackets, is_video: bool) -> None:
-    time = packet.pts if packet.pts is not None else packet.dts
-    if time is None:
-        return
-    end_s = float((time + (packet.duration or 0)) * packet.time_base)
-    packets.end_s = max(packets.end_s, end_s)
-    if is_video:
-        packets.video_end_s = max(packets.video_end_s, end_s)
+class _Ends:
+    """Where the last packet of each stream ends, on the container's clock."""
+
+    def __init__(self, streams: Sequence[Any]) -> None:
+        # As floats: arithmetic of fractions is a tenth of the time of decoding a small clip.
+        self._tick_s = {stream.index: float(stream.time_base) for stream in streams}
+        self._ends_s = {stream.index: 0.0 for stream in streams}
+
+    def note(self, packet: Any) -> None:
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is not None:
+            index = packet.stream_index
+            end_s = (time + (packet.duration or 0)) * self._tick_s[index]
+            self._ends_s[index] = max(self._ends_s[index], end_s)
+
+    def of(self, stream: Any) -> float:
+        """Where one stream ends."""
+        return self._ends_s[stream.index]
+
+    @property
+    def last(self) -> float:
+        """Where the last of all streams ends."""
+        return max(self._ends_s.values())
 
 
 def _is_past(packet: Any, packets: ClipPackets, video: Any, end_s: float) -> bool:

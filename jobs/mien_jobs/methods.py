@@ -107,8 +107,8 @@ def load_method(folder: str | Path) -> tuple[PackageInfo, Method]:
     except overrides.OverrideError as error:
         raise PackageError(
             f"{folder} was written by Mien {info.mien_version} (commit {info.git_sha}) with other "
-            f"settings of {info.method} than this installation knows: {error}. Use that version, or "
-            "train the model again."
+            f"settings of {info.method} than this installation knows: {error}. Use that version, "
+            "or train the model again."
         ) from error
     method = entry.method(config, info.label_set.classes)
     return info, restore_method(method, info, tensors)

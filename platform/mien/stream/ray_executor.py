@@ -59,7 +59,7 @@ class RayExecutor:
             decode,
             batch_size=1,
             num_cpus=self.cpus_per_task,
-            compute=TaskPoolStrategy(size=self.tasks),
+            compute=TaskPoolStrategy(size=min(self.tasks, blocks)),
         )
 
 

@@ -22,6 +22,8 @@ from mien_jobs.training import PreparedRun, TrainedModel, prepare, run_training,
 from mien_jobs.verbs import synth as synth_verb
 
 MODEL = "mien-demo"
+_CLIPS = ("--nuisance=0.5", "--min-intensity=0.7")
+"""Expressions that show, in light that is not the worst: learnable in minutes, not trivial."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +75,7 @@ def make_clips(folder: Path, subjects: int, seed: int) -> Path:
     parser = argparse.ArgumentParser()
     synth_verb.add_arguments(parser)
     synth_verb.run(
-        parser.parse_args([str(folder), "--num-subjects", str(subjects), "--seed", str(seed)])
+        parser.parse_args([str(folder), *_CLIPS, f"--num-subjects={subjects}", f"--seed={seed}"])
     )
     return manifest
 

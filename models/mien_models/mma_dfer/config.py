@@ -119,7 +119,9 @@ class MmaDferConfig:
     """Everything that defines a training of MMA-DFER."""
 
     image_size_px: int = 224
-    """Side of the square frames; a multiple of ``video_patch_px``."""
+    """Side of the square frames; without its borders a multiple of ``video_patch_px``."""
+    border_px: int = 0
+    """The network looks at the frame without a border of this width, for faces that fill it."""
     video_patch_px: int = 16
     num_frames: int = 16
     """Frames of a clip. Other numbers are predicted with stretched positions."""
@@ -131,14 +133,19 @@ class MmaDferConfig:
     input_scale: Literal["unit", "imagenet", "frame"] = "unit"
     """``unit``: pixels in [0, 1]. ``imagenet``: also less ImageNet's mean, by its deviation.
     ``frame``: less each frame's own mean, by its deviation, which takes the light out."""
+    motion_gain: float | None = None
+    """Adds three channels: this times the frame less the mean of the clip's frames, which takes
+    the person out and leaves the expression; None: colours alone (published)."""
     audio: AudioSpec = field(default_factory=AudioSpec)
     audio_patch: tuple[int, int] = (16, 16)
     """Frames and mels of a patch of the spectrogram."""
     encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(drop_path=0.1))
     """Size of both encoders, which run in lockstep."""
     readout: Literal["cls", "patches"] = "cls"
-    """What stands for a frame, and for the sound, in the joint head: the class token (published) or
-    the mean of the patch tokens. A briefly trained autoencoder leaves its class token idle."""
+    """What stands for a frame in the joint head: the class token (published), or all patch tokens,
+    each place with its own weights (``readout_width`` features of each). A briefly trained
+    autoencoder leaves its class token idle. Sound, whose places mean little, has its class token."""
+    readout_width: int = 16
     video_code_grid: tuple[int, int] | None = (14, 14)
     """Grid of the pretrained position codes, stretched to the grid used; None: the grid used."""
     audio_code_grid: tuple[int, int] | None = (64, 8)
@@ -189,8 +196,9 @@ class MmaDferConfig:
     @property
     def video_grid(self) -> PatchGrid:
         """Patches of a frame."""
-        side, patch = self.image_size_px, self.video_patch_px
-        return PatchGrid(channels=3, size=(side, side), patch=(patch, patch))
+        side, patch = self.image_size_px - 2 * self.border_px, self.video_patch_px
+        channels = 3 if self.motion_gain is None else 6
+        return PatchGrid(channels=channels, size=(side, side), patch=(patch, patch))
 
     @property
     def audio_grid(self) -> PatchGrid:
@@ -236,37 +244,45 @@ class MmaDferConfig:
     def tiny(cls) -> MmaDferConfig:
         """A small network for a laptop CPU that learns its encoders from the clips first."""
         augmentation = Augmentation(
-            min_crop_area=0.7,
+            min_crop_area=0.9,
             flip_probability=0.5,
-            brightness=0.3,
-            contrast=0.3,
-            saturation=0.3,
-            audio_gain_db=6.0,
+            audio_gain_db=3.0,
+            spec_time_mask=24,
+            spec_freq_mask=8,
         )
         return cls(
             image_size_px=64,
-            video_patch_px=8,
+            border_px=14,
+            video_patch_px=6,
             num_frames=4,
             sampling="random_segments",
+            align_faces=True,
             augmentation=augmentation,
+            input_scale="frame",
+            motion_gain=3.0,
             audio=AudioSpec(num_frames=192, num_mels=64),
             encoder=EncoderConfig(dim=96, depth=4, num_heads=4),
+            readout="patches",
             video_code_grid=None,
             audio_code_grid=None,
             prompts=PromptConfig(stage_period=2, position_std=0.02),
-            fusion=FusionConfig(width=64),
-            temporal=TemporalConfig(dim=96, num_heads=4, head_dim=24, mlp_dim=192),
+            fusion=FusionConfig(width=64, gate_start=0.2),
+            temporal=TemporalConfig(dim=96, num_heads=4, head_dim=24, mlp_dim=192, token_std=0.02),
             audio_padding="masked",
             missing_modality="learned",
             drop_audio=0.15,
             drop_video=0.15,
             label_smoothing=0.05,
             batch_size=16,
-            epochs=14,
+            epochs=8,
             optim=OptimPlan(lr=2e-3, weight_decay=1e-2, warmup_fraction=0.1),
             decay_everything=False,
             autoencoder=AutoencoderConfig(
+                epochs=16,
+                video_mask_ratio=0.25,
+                audio_mask_ratio=0.5,
+                label_weight=1.0,
                 augmentation=augmentation,
-                optim=OptimPlan(lr=1.5e-3, weight_decay=0.05, warmup_fraction=0.1),
+                optim=OptimPlan(lr=2e-3, weight_decay=0.05, warmup_fraction=0.05),
             ),
         )

@@ -25,6 +25,7 @@ from mien_models.contract import (
     ViewSpec,
 )
 from mien_models.layers.clip_random import clip_uniform
+from mien_models.layers.patch_encoder import PatchEncoder, start_as_identity
 from mien_models.mma_dfer.config import AutoencoderConfig, MmaDferConfig
 from mien_models.mma_dfer.fusion import Presence
 from mien_models.mma_dfer.losses import classification_loss
@@ -95,8 +96,10 @@ class MmaDfer(Method):
             return
         ratios = {"video": settings.video_mask_ratio, "audio": settings.audio_mask_ratio}
         for name, ratio in ratios.items():
+            encoder: PatchEncoder = getattr(self.network, f"{name}_encoder")
+            start_as_identity(encoder.blocks)
             self.pretraining[name] = EncoderPretraining(
-                getattr(self.network, f"{name}_encoder"),
+                encoder,
                 settings,
                 mask_ratio=ratio,
                 num_classes=len(self.classes),
@@ -108,13 +111,15 @@ class MmaDfer(Method):
             sampling="random_segments",
             augmentation=settings.augmentation,
         )
-        encoders = tuple(f"network.*_encoder.{part}" for part in _ENCODER_PARTS)
+        trainable = [f"network.*_encoder.{part}" for part in _ENCODER_PARTS] + ["pretraining.*"]
+        if self.config.readout == "patches" and settings.label_weight > 0:
+            trainable.append("network.*_readout.*")
         return Stage(
             name="autoencoder",
             streams={"clips": self._stream(view, settings.batch_size, labelled=None)},
             epochs=settings.epochs,
             optim=settings.optim,
-            trainable=(*encoders, "pretraining.*"),
+            trainable=tuple(trainable),
             no_decay=("*norm*", "*bias", "*cls_token", "*mask_token"),
             evaluate=False,
         )
@@ -131,6 +136,8 @@ class MmaDfer(Method):
             trainable.append("network.*_encoder.prompt*")
         if len(self.network.exchanges):
             trainable.append("network.exchanges.*")
+        if config.readout == "patches":
+            trainable.append("network.*_readout.*")
         return Stage(
             name="adapt",
             streams={"clips": self._stream(view, config.batch_size, labelled=True)},
@@ -199,7 +206,11 @@ class MmaDfer(Method):
             noise_BTN = noise_BN.unflatten(1, (num_pictures, num_patches))
             counted_BTN = counted_BTN.expand_as(noise_BTN)
             error_B, logits_BK = self.pretraining[name](
-                encoder, pictures_BTCHW, noise_BTN, counted_BTN
+                encoder,
+                getattr(self.network, f"{name}_readout"),
+                pictures_BTCHW,
+                noise_BTN,
+                counted_BTN,
             )
             weight = settings.audio_weight if name == "audio" else 1.0
             loss = loss + weight * pretraining_loss(
@@ -228,7 +239,19 @@ class MmaDfer(Method):
         return Prediction(logits_BK=output.logits_BK, features_BD=output.features_BD)
 
     def _pixels(self, batch: ClipBatch) -> Tensor:
-        unit_BTCHW = batch.video_BTCHW.float() / 255.0
+        border, size = self.config.border_px, batch.video_BTCHW.shape[-2:]
+        seen = batch.video_BTCHW[..., border : size[0] - border, border : size[1] - border]
+        frames_BTCHW = self._scale(seen.float() / 255.0)
+        if self.config.motion_gain is None:
+            return frames_BTCHW
+        face_BT111 = batch.views[0].has_face_BT.float()[..., None, None, None]
+        total_B1CHW = (face_BT111 * frames_BTCHW).sum(dim=1, keepdim=True)
+        mean_B1CHW = total_B1CHW / face_BT111.sum(dim=1, keepdim=True).clamp(min=1.0)
+        motion_BTCHW = self.config.motion_gain * (frames_BTCHW - mean_B1CHW)
+        return torch.cat([frames_BTCHW, motion_BTCHW], dim=2)
+
+    def _scale(self, unit_BTCHW: Tensor) -> Tensor:
+        """Pixels in [0, 1], scaled as configured."""
         if self.config.input_scale == "frame":
             mean_BT111 = unit_BTCHW.mean(dim=(2, 3, 4), keepdim=True)
             # A frame of one colour stays 0; 0.05 is well below the contrast of a dark picture.

@@ -34,7 +34,10 @@ class PromptedEncoder(PatchEncoder):
     """
 
     def __init__(
-        self, config: MmaDferConfig, grid: PatchGrid, code_grid: tuple[int, int] | None
+        self,
+        config: MmaDferConfig,
+        grid: PatchGrid,
+        code_grid: tuple[int, int] | None,
     ) -> None:
         stages = config.prompts.num_stages(config.encoder.depth)
         num_prompts = stages * config.prompts.per_stage
@@ -74,6 +77,31 @@ class PromptedEncoder(PatchEncoder):
         before = tokens_BND.shape[-2] - num_prompts + stage * len(offset_PD)
         after = num_prompts - (stage + 1) * len(offset_PD)
         return tokens_BND + F.pad(offset_PD, (0, 0, before, after)).to(tokens_BND.dtype)
+
+
+class ClsReadout(nn.Module):
+    """The class token."""
+
+    def forward(self, tokens_ND: Tensor, valid_BN: Tensor | None) -> Tensor:
+        """[..., N, D] to [..., D]."""
+        return tokens_ND[..., 0, :]
+
+
+class PatchReadout(nn.Module):
+    """A few features of every patch, joined with weights of their own for each place."""
+
+    def __init__(self, dim: int, width: int, num_patches: int) -> None:
+        super().__init__()
+        self.last = 1 + num_patches
+        self.squeeze = nn.Linear(dim, width)
+        self.join = nn.Linear(width * num_patches, dim)
+
+    def forward(self, tokens_ND: Tensor, valid_BN: Tensor | None) -> Tensor:
+        """[..., N, D] to [..., D]; patches that aren't valid count as zeros."""
+        patches_NR: Tensor = self.squeeze(tokens_ND[..., 1 : self.last, :])
+        if valid_BN is not None:
+            patches_NR = torch.where(valid_BN[:, 1 : self.last, None], patches_NR, 0.0)
+        return self.join(patches_NR.flatten(-2))  # type: ignore[no-any-return]
 
 
 class TemporalBlock(nn.Module):
@@ -159,7 +187,6 @@ class MmaDferNetwork(nn.Module):
         learns_missing = config.missing_modality == "learned"
         dim = config.encoder.dim
         self.operator = config.fusion.operator
-        self.readout = config.readout
         self.video_encoder = PromptedEncoder(config, config.video_grid, config.video_code_grid)
         self.audio_encoder = PromptedEncoder(config, config.audio_grid, config.audio_code_grid)
         self.exchanges = nn.ModuleDict(
@@ -173,6 +200,11 @@ class MmaDferNetwork(nn.Module):
                 for block in config.fusion.fused_blocks(config.encoder.depth)
             }
         )
+        self.video_readout: nn.Module = ClsReadout()
+        if config.readout == "patches":
+            num_patches = config.video_grid.num_patches
+            self.video_readout = PatchReadout(dim, config.readout_width, num_patches)
+        self.audio_readout = ClsReadout()
         self.head = JointHead(
             dim, config.temporal, config.num_frames, learns_missing=learns_missing
         )
@@ -195,19 +227,7 @@ class MmaDferNetwork(nn.Module):
                 video_BTND, audio = exchange(video_BTND, audio, routes, presence)
             audio = self.audio_encoder.add_offset(index, audio)
             video_BTND = self.video_encoder.add_offset(index, video_BTND)
-        video_BTD = self._read(self.video_encoder, video_BTND, None)
-        audio_BD = self._read(self.audio_encoder, audio, presence.audio_token_BN)
+        video_BTD = self.video_readout(self.video_encoder.norm(video_BTND), None)
+        audio_BD = self.audio_readout(self.audio_encoder.norm(audio), presence.audio_token_BN)
         features_BD = self.head(video_BTD, audio_BD, presence)
         return NetworkOutput(logits_BK=self.classifier(features_BD), features_BD=features_BD)
-
-    def _read(self, encoder: PatchEncoder, tokens_ND: Tensor, valid_BN: Tensor | None) -> Tensor:
-        """What stands for a picture or a sound: [..., N, D] to [..., D], after the final norm."""
-        if self.readout == "cls":
-            return encoder.norm(tokens_ND[..., 0, :])  # type: ignore[no-any-return]
-        last = 1 + encoder.grid.num_patches
-        patches_ND: Tensor = encoder.norm(tokens_ND[..., 1:last, :])
-        if valid_BN is None:
-            return patches_ND.mean(dim=-2)
-        weight_BN = valid_BN[:, 1:last].to(patches_ND.dtype)
-        total_BD = (weight_BN[..., None] * patches_ND).sum(dim=1)
-        return total_BD / weight_BN.sum(dim=1, keepdim=True).clamp(min=1.0)

@@ -1,8 +1,8 @@
 """How ``tiny`` learns its encoders before they are frozen: a (supervised) masked autoencoder.
 
 Each encoder sees a few patches of a picture; a light decoder paints the others (He et al. 2022).
-With ``label_weight`` the class token also has to tell the clip's label from those few patches
-(Liang et al. 2022, "SupMAE", there from mean tokens), which makes a short training go further.
+With ``label_weight`` the patches seen also have to tell the clip's label (Liang et al. 2022,
+"SupMAE", there from mean tokens), which makes a short training go further.
 
 Shape legend: B clips, T pictures of a clip (1 for sound), C channels, H W pixels, N patches,
 D features, K classes.
@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien_models.contract import UNLABELLED, ClipBatch
-from mien_models.layers.masked_autoencoder import PatchDecoder, hidden_patch_error, mask_patches
+from mien_models.layers.masked_autoencoder import (
+    PatchDecoder,
+    PatchMask,
+    hidden_patch_error,
+    mask_patches,
+)
 from mien_models.layers.patch_encoder import PatchEncoder
 from mien_models.mma_dfer.config import AutoencoderConfig
 
@@ -45,12 +50,18 @@ class EncoderPretraining(nn.Module):
         self.label_head = nn.Linear(encoder.dim, num_classes) if self.label_weight > 0 else None
 
     def forward(
-        self, encoder: PatchEncoder, pictures_BTCHW: Tensor, noise_BTN: Tensor, counted_BTN: Tensor
+        self,
+        encoder: PatchEncoder,
+        readout: nn.Module,
+        pictures_BTCHW: Tensor,
+        noise_BTN: Tensor,
+        counted_BTN: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """Painting error [B] and logits [B, K] (None without labels).
 
         Args:
             encoder: the encoder being trained.
+            readout: what makes one vector of the encoder's tokens, for the labels.
             pictures_BTCHW: normalised frames, or spectrograms with T = 1.
             noise_BTN: uniform numbers that decide what is hidden.
             counted_BTN: bool [B, T, N], patches that hold something; a picture without any doesn't
@@ -70,8 +81,19 @@ class EncoderPretraining(nn.Module):
         error_B = (error_B.unflatten(0, (-1, num_pictures)) * weight_BT).sum(dim=1)
         if self.label_head is None:
             return error_B, None
-        token_BTD = encoded_BKD[:, 0].unflatten(0, (-1, num_pictures))
-        return error_B, self.label_head((token_BTD * weight_BT[..., None]).sum(dim=1))
+        read_BTD = readout(*_in_place(encoded_BKD, mask)).unflatten(0, (-1, num_pictures))
+        return error_B, self.label_head((read_BTD * weight_BT[..., None]).sum(dim=1))
+
+
+def _in_place(encoded_BKD: Tensor, mask: PatchMask) -> tuple[Tensor, Tensor]:
+    """Class token and seen patches at their places among zeros [B, 1 + N, D], and which they are
+    [B, 1 + N]."""
+    batch, num_patches = mask.hidden_BN.shape
+    index = mask.keep_BK[..., None].expand(-1, -1, encoded_BKD.shape[2])
+    places = encoded_BKD.new_zeros(batch, num_patches, encoded_BKD.shape[2])
+    places = places.scatter(1, index, encoded_BKD[:, 1:])
+    valid_BN = F.pad(~mask.hidden_BN, (1, 0), value=True)
+    return torch.cat([encoded_BKD[:, :1], places], dim=1), valid_BN
 
 
 def pretraining_loss(

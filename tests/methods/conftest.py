@@ -15,6 +15,7 @@ from mien_jobs.recipe import DataPlan, Recipe, TrackPlan
 SMALLEST = {
     "mma_dfer": [
         "config.image_size_px=32",
+        "config.border_px=4",
         "config.num_frames=2",
         "config.audio.num_frames=64",
         "config.audio.num_mels=32",

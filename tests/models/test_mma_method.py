@@ -14,6 +14,7 @@ from mien_models.layers.patch_encoder import EncoderConfig
 from mien_models.mma_dfer import MmaDfer, MmaDferConfig
 from mien_models.mma_dfer.config import FusionConfig, PromptConfig
 from mien_models.mma_dfer.losses import classification_loss
+from mien_models.mma_dfer.model import PatchReadout
 
 CLASSES = ("happy", "sad", "angry")
 START = Progress(stage=0, epoch=0, step=0, total_steps=10)
@@ -329,11 +330,37 @@ def test_published_network_hears_its_padding() -> None:
 
 def test_pixels_are_scaled_as_configured() -> None:
     batch = make_batch(1)
-    unit = make_method()._pixels(batch)
-    assert 0.99 < unit.max().item() <= 1.0
-    scaled = make_method(dataclasses.replace(TINY, input_scale="imagenet"))._pixels(batch)
-    expected = (batch.video_BTCHW[0, 0, 2, 0, 0].item() / 255 - 0.406) / 0.225
+    plain = dataclasses.replace(TINY, input_scale="unit", motion_gain=None, border_px=2)
+    unit = make_method(plain)._pixels(batch)
+    assert torch.equal(unit, batch.video_BTCHW[..., 2:62, 2:62].float() / 255)
+    scaled = make_method(dataclasses.replace(plain, input_scale="imagenet"))._pixels(batch)
+    expected = (batch.video_BTCHW[0, 0, 2, 2, 2].item() / 255 - 0.406) / 0.225
     assert scaled[0, 0, 2, 0, 0].item() == pytest.approx(expected, rel=1e-5)
+    own = make_method(dataclasses.replace(plain, input_scale="frame"))._pixels(batch)
+    torch.testing.assert_close(own.mean(dim=(2, 3, 4)), torch.zeros(1, 4), atol=1e-5, rtol=0)
+    assert own.std(dim=(2, 3, 4)).min() > 0.5
+
+
+def test_motion_channels_are_what_differs_from_the_frames_with_a_face() -> None:
+    batch = make_batch(1)
+    has_face_BT = torch.tensor([[True, True, False, True]])
+    config = dataclasses.replace(TINY, input_scale="unit", motion_gain=3.0, border_px=2)
+    pixels = make_method(config)._pixels(with_faces(batch, has_face_BT))
+    frames = batch.video_BTCHW[0, :, :, 2:62, 2:62].float() / 255
+    mean = (frames[0] + frames[1] + frames[3]) / 3
+    torch.testing.assert_close(pixels[0, 1, :3], frames[1])
+    torch.testing.assert_close(pixels[0, 1, 3:], 3.0 * (frames[1] - mean))
+
+
+def test_the_patch_readout_weighs_each_place_by_itself() -> None:
+    torch.manual_seed(0)
+    readout = PatchReadout(8, 2, 3)
+    tokens = torch.randn(1, 5, 8)  # class token, three patches, a prompt
+    valid = torch.tensor([[True, True, False, True, True]])
+    parts = [readout.squeeze(tokens[0, 1]), torch.zeros(2), readout.squeeze(tokens[0, 3])]
+    torch.testing.assert_close(readout(tokens, valid)[0], readout.join(torch.cat(parts)))
+    swapped = tokens[:, [0, 3, 2, 1, 4]]
+    assert not torch.allclose(readout(swapped, None), readout(tokens, None))
 
 
 @pytest.mark.parametrize("config", [TINY, PUBLISHED], ids=["tiny", "published"])
@@ -400,7 +427,7 @@ def _replace_dotted(config: object, path: list[str], value: object) -> object:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size_px": 60}, "don't tile 60 x 60"),
+        ({"image_size_px": 62}, "don't tile 34 x 34"),
         ({"audio_patch": (16, 48)}, "don't tile 192 x 64"),
         ({"num_frames": 0}, "num_frames=0"),
         ({"drop_audio": 0.7, "drop_video": 0.7}, "together at most 1"),

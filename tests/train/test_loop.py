@@ -14,7 +14,7 @@ from mien.track.tracker import NoTracker
 from mien.train.checkpoint import CheckpointStore
 from mien.train.loop import NonFiniteLossError, fit
 from mien.train.plan import TrainPlan
-from mien.train.world import World
+from mien.train.world import DeviceError, World, choose_device
 from mien_models.contract import OptimPlan, StepOutput
 
 ADAMW = OptimPlan(lr=2e-2, weight_decay=0.01, warmup_fraction=0.2, ema_decay=0.8)
@@ -187,3 +187,43 @@ def test_state_is_json(tiny_method, memory_clips, tmp_path):
     run(build(tiny_method), memory_clips(), tmp_path)
     newest = sorted((tmp_path / "checkpoints").glob("stage-*"))[-1]
     assert json.loads((newest / "state.json").read_text())["position"]["stage"] == 2
+
+
+def test_bfloat16_trains_and_keeps_weights_in_float32(tiny_method, memory_clips, tmp_path):
+    plan = TrainPlan(workers=0, seed=3, precision="bfloat16")
+    method = build(tiny_method, OptimPlan(lr=2e-2, clip_norm=None), epochs=25)
+    seen: set[torch.dtype] = set()
+    original = method.predict
+
+    def predict(batch):
+        prediction = original(batch)
+        seen.add(prediction.logits_BK.dtype)
+        return prediction
+
+    method.predict = predict
+    result = run(method, memory_clips(), tmp_path, plan=plan)
+    assert seen == {torch.bfloat16}
+    assert {p.dtype for p in method.parameters()} == {torch.float32}
+    assert result.metrics["val/uar"] >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, in inductor
+def test_a_compiled_run_ends_near_an_eager_one(tiny_method, memory_clips, tmp_path):
+    ends = []
+    for compiled in (False, True):
+        method = build(tiny_method, epochs=1)
+        method.dropout.p = 0.0
+        plan = TrainPlan(workers=0, seed=3, compile=compiled)
+        run(method, memory_clips(), tmp_path / str(compiled), plan=plan)
+        ends.append(method.state_dict())
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(tensor, ends[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_device_that_is_not_there_is_not_replaced_by_another():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(DeviceError, match=r"train.device=cuda, but torch sees no CUDA device"):
+        choose_device("cuda")
+    assert choose_device("auto").type == "cpu"

@@ -191,6 +191,23 @@ def test_a_plain_pass_leaves_broken_clips_out_and_lists_them(manifest, tmp_path)
     assert {clip.clip_id: clip.reason for clip in source.quarantine.clips} == reasons
 
 
+def test_a_plain_pass_is_decoded_once_while_it_fits_in_memory(manifest):
+    calls = []
+
+    def counting(loader, steps):
+        for step in steps:
+            calls.append(step)
+            yield loader(step)
+
+    source = open_source(manifest, executor=counting)
+    first, second = list(source.scan(SPEC)), list(source.scan(SPEC))
+    assert len(calls) == 6
+    assert all(same(a, b) for a, b in zip(first, second, strict=True))
+    small = open_source(manifest, executor=counting, keep_bytes=100_000)
+    assert len(list(small.scan(SPEC))) == len(list(small.scan(SPEC))) == 6
+    assert len(calls) == 18
+
+
 def test_nothing_but_broken_clips_stops_with_the_reason(tmp_path):
     rows = [
         {"clip_id": f"c{i}", "uri": str(tmp_path / f"{i}.mp4"), "label": "anger"} for i in range(9)

@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from mien.clips.labels import LabelSet
 from mien.clips.manifest import ClipRef, Manifest
@@ -166,8 +167,12 @@ class ClipSource:
         rank: int = 0,
         world_size: int = 1,
         executor: Executor = in_process,
+        keep_bytes: int = 256 << 20,
     ) -> None:
-        """``seed`` is the run's; ``rank`` and ``world_size`` say which share is this worker's."""
+        """``seed`` is the run's; ``rank`` and ``world_size`` say which share is this worker's.
+
+        ``keep_bytes`` bounds the memory for plain passes that are looked at again and again.
+        """
         self.quarantine = Quarantine()
         self._manifest = manifest
         self._split = split
@@ -175,6 +180,8 @@ class ClipSource:
         self._seed = seed
         self._rank, self._world_size = rank, world_size
         self._executor = executor
+        self._keep_bytes = keep_bytes
+        self._kept: dict[StreamSpec, list[ClipBatch]] = {}
         self._selected: dict[StreamSpec, StreamClips] = {}
 
     def num_clips(self, spec: StreamSpec) -> int:
@@ -212,8 +219,27 @@ class ClipSource:
         return self._collate(loader, range(start_step, start_step + num_steps), spec)
 
     def scan(self, spec: StreamSpec) -> Iterator[ClipBatch]:
-        """This worker's part of one plain pass: no augmentation, every clip once."""
+        """This worker's part of one plain pass: no augmentation, every clip once.
+
+        A pass is the same every time, so one that fits in ``keep_bytes`` is decoded only once.
+        """
         plain = replace(spec, views=tuple(replace(v, augmentation=None) for v in spec.views))
+        if plain in self._kept:
+            yield from self._kept[plain]
+            return
+        kept: list[ClipBatch] | None = []
+        size = sum(_size_bytes(batches) for batches in self._kept.values())
+        for batch in self._decode_once(plain):
+            size += _size_bytes([batch])
+            if kept is not None and size <= self._keep_bytes:
+                kept.append(batch)
+            else:
+                kept = None
+            yield batch
+        if kept is not None:
+            self._kept[plain] = kept
+
+    def _decode_once(self, plain: StreamSpec) -> Iterator[ClipBatch]:
         loader = PlainLoader(
             clips=self._select(plain),
             spec=plain,
@@ -246,6 +272,18 @@ class ClipSource:
             sampler=spec.sampler,
             subject_cap=spec.subject_cap,
         )
+
+
+def _size_bytes(batches: Sequence[ClipBatch]) -> int:
+    sizes: list[int] = []
+
+    def count(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.nbytes)
+        return tensor
+
+    for batch in batches:
+        batch.map_tensors(count)
+    return sum(sizes)
 
 
 def _quarantined(ref: ClipRef, error: ClipError) -> QuarantinedClip:

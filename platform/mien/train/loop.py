@@ -203,7 +203,8 @@ class _Session:
                 self._train_step(run, streams, meter, epoch)
                 if self._is_due(self.plan.checkpoint_every_steps, steps_per_epoch):
                     self._save(run)
-            self._end_epoch(run, epoch)
+            with meter.paused():
+                self._end_epoch(run, epoch)
         self._close_stage(run)
 
     def _open_stage(self, stage: Stage) -> tuple[StageRun, int]:

@@ -32,6 +32,13 @@ class StepMeter:
         self._timed_steps = 0
 
     @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside out of the clips a second."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    @contextmanager
     def waiting(self) -> Iterator[None]:
         """Counts the time inside as waiting for data."""
         start = time.perf_counter()

@@ -1,8 +1,8 @@
 """Our training loop against a bare PyTorch loop: same model, same preloaded batches, one process.
 
 Also how long a Ray Train run takes from the call to its first step. Run with ``--quick`` for a
-short version. The two loops take turns on one thread and are compared by CPU time, which the load of
-the machine changes little.
+short version. The two loops take turns on one thread and are compared by CPU time, which the load
+of the machine changes little.
 """
 
 from __future__ import annotations

@@ -181,7 +181,8 @@ def _finish(run: PreparedRun, fit: FitResult, tracker: Tracker, say: Say) -> Tra
             alias=run.recipe.track.alias,
             export=ExportSpec(method=method),
         )
-        say(f"registered {registered}")
+        alias = f", alias {run.recipe.track.alias}" if run.recipe.track.alias else ""
+        say(f"registered {registered.name} version {registered.version}{alias}")
     return TrainedModel(
         package=package,
         fit=fit,

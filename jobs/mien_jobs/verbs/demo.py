@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from mien.infer.predict import predict_file
-
 from mien.media.storage import absolute
 from mien.track.registry import resolve
 from mien.train.world import choose_device

@@ -144,7 +144,7 @@ class MmaDferConfig:
     readout: Literal["cls", "patches"] = "cls"
     """What stands for a frame in the joint head: the class token (published), or all patch tokens,
     each place with its own weights (``readout_width`` features of each). A briefly trained
-    autoencoder leaves its class token idle. Sound, whose places mean little, has its class token."""
+    autoencoder leaves its class token idle. Sound, whose places mean little, keeps its own."""
     readout_width: int = 16
     video_code_grid: tuple[int, int] | None = (14, 14)
     """Grid of the pretrained position codes, stretched to the grid used; None: the grid used."""
@@ -274,11 +274,11 @@ class MmaDferConfig:
             drop_video=0.15,
             label_smoothing=0.05,
             batch_size=16,
-            epochs=8,
+            epochs=6,
             optim=OptimPlan(lr=2e-3, weight_decay=1e-2, warmup_fraction=0.1),
             decay_everything=False,
             autoencoder=AutoencoderConfig(
-                epochs=16,
+                epochs=13,
                 video_mask_ratio=0.25,
                 audio_mask_ratio=0.5,
                 label_weight=1.0,

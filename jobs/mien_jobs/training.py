@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def run_training(run: PreparedRun, say: Say = print) -> TrainedModel:
     _track_settings(tracker, run)
     started = time.monotonic()
     try:
-        with ray_session(recipe.train):
+        with ray_session(recipe.train) if recipe.train.workers else nullcontext():
             fit = train(job)
             say(f"trained {fit.steps} steps in {time.monotonic() - started:.0f} s")
             model = _finish(run, fit, tracker, say)
@@ -165,7 +166,10 @@ def _finish(run: PreparedRun, fit: FitResult, tracker: Tracker, say: Say) -> Tra
     info, method = load_method(package)
     scorecard = None
     if run.data.split.test:
-        found = evaluate_method(method, info, run.data, which="test", plan=run.recipe.train)
+        plan = run.recipe.train
+        found = evaluate_method(
+            method, info, run.data, which="test", plan=plan, use_ray=plan.workers > 0
+        )
         track_evaluation(tracker, found, folder=run.job.folder, step=fit.steps)
         scorecard = found.scorecard
         say(found.quarantine.summary())

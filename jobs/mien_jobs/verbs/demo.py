@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from mien_jobs.recipe import Recipe
 from mien_jobs.tracking import tracking_uri
 from mien_jobs.training import PreparedRun, TrainedModel, prepare, run_training, with_data
 from mien_jobs.verbs import synth as synth_verb
+from mien_jobs.verbs.train import add_override_option
 
 MODEL = "mien-demo"
 _CLIPS = ("--nuisance=0.5", "--min-intensity=0.7")
@@ -30,15 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything goes")
     parser.add_argument("--subjects", type=int, default=110, help="synthetic people")
     parser.add_argument("--seed", type=int, default=0, help="of the data set and the training")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="settings of the training, as in mien train",
-    )
+    add_override_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,12 +104,13 @@ def predict_one(run: PreparedRun) -> None:
 
 def _epilogue(run: PreparedRun, model: TrainedModel, seconds: float) -> None:
     uri = tracking_uri(run.recipe.track.uri, run.recipe.storage)
+    programs = Path(sys.executable).parent
     print(
         f"\nAll done in {seconds // 60:.0f} min {seconds % 60:.0f} s. The model is registered as "
         f"{MODEL}, alias champion.\n"
         "Look at the run, its curves and pictures:\n"
-        f"  mlflow ui --backend-store-uri {uri}\n"
+        f"  {programs / 'mlflow'} ui --backend-store-uri {uri}\n"
         "Predict a video of your own:\n"
-        f"  mien predict VIDEO --model {model.package}\n"
+        f"  {programs / 'mien'} predict VIDEO --model {model.package}\n"
         "Train on your own videos: docs/tutorials/bring_your_own_videos.md"
     )

@@ -20,6 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--register", metavar="MODEL", help="registry name under which the model is registered"
     )
+    add_override_option(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, show shapes, sizes and memory, run one step, write nothing",
+    )
+
+
+def add_override_option(parser: argparse.ArgumentParser) -> None:
+    """The option ``--set KEY=VALUE ...`` (``args.overrides``)."""
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -28,11 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         help="settings by dotted key, such as train.seed=1 config.optim.lr=3e-4",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="build everything, show shapes, sizes and memory, run one step, write nothing",
     )
 
 

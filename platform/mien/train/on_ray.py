@@ -64,6 +64,7 @@ def train_on_ray(job: TrainJob, say: Callable[[str], None] = print) -> FitResult
     Raises:
         TrainingError: a worker refused, or the workers died more than ``max_failures`` times.
     """
+    _refuse_database_of_one_machine(job)
     messages = ray.remote(num_cpus=0)(Messages).remote()
     failures = 0
     while True:
@@ -85,6 +86,17 @@ def train_on_ray(job: TrainJob, say: Callable[[str], None] = print) -> FitResult
                 f"the workers died ({_last_line(error)}); starting them again from the newest "
                 f"checkpoint ({failures}/{job.plan.max_failures})"
             )
+
+
+def _refuse_database_of_one_machine(job: TrainJob) -> None:
+    """An SQLite file on another node would be another database, and its curves would be lost."""
+    uri = job.tracker.uri if job.tracker is not None else None
+    if uri is not None and uri.startswith("sqlite:") and len(ray.nodes()) > 1:
+        raise TrainingError(
+            f"the run is tracked in {uri}, which the other nodes of this cluster don't share: "
+            "start an MLflow server and name it with MLFLOW_TRACKING_URI or "
+            "--set track.uri=http://HOST:5000 (or track.uri=off)"
+        )
 
 
 def _trainer(job: TrainJob, messages: Any) -> TorchTrainer:

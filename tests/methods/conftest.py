@@ -45,7 +45,8 @@ def small_recipe(synth_manifest: Path, tmp_path: Path) -> Callable[..., Recipe]:
     """A method's smallest run on the shared clips, without Ray unless workers are asked for."""
 
     def make(name: str, *changes: str, run: str = "run", workers: int = 0) -> Recipe:
-        recipe = overrides.apply_overrides(make_recipe(name, "tiny"), [*SMALLEST[name], *changes])
+        smallest = overrides.apply_overrides(make_recipe(name, "tiny"), SMALLEST[name])
+        recipe = overrides.apply_overrides(smallest, changes)
         train = replace(recipe.train, workers=workers, checkpoint_every_steps=2, log_every_steps=1)
         data = DataPlan(
             manifest=str(synth_manifest), label_set="auto", val_fraction=0.2, test_fraction=0.2

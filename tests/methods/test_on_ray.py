@@ -32,7 +32,7 @@ def kill_a_worker() -> None:
 
 
 def test_a_killed_worker_costs_nothing_but_time(small_recipe, local_ray):
-    whole = prepare(small_recipe("mma_dfer", run="whole")).job
+    whole = prepare(small_recipe("mma_dfer", run="whole", workers=1)).job
     train(whole)
     broken = prepare(small_recipe("mma_dfer", run="broken", workers=1)).job
     lines: list[str] = []
@@ -46,7 +46,12 @@ def test_a_killed_worker_costs_nothing_but_time(small_recipe, local_ray):
     assert sum("the workers died" in line for line in lines) == 1
     assert sum("going on from the checkpoint" in line for line in lines) == 1
     (_, expected), (_, found) = (load_package(fetch_package(job)) for job in (whole, broken))
-    assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items())
+    different = {
+        key: float((tensor - found[key]).abs().max())
+        for key, tensor in expected.items()
+        if not torch.equal(tensor, found[key])
+    }
+    assert different == {}
 
 
 def test_what_workers_refuse_is_said_once_and_not_tried_again(small_recipe, local_ray):

@@ -41,7 +41,9 @@ def collate(rows: Sequence[Row], spec: StreamSpec) -> ClipBatch:
 
 def _stack(rows: Sequence[Row], name: str) -> Tensor:
     arrays: list[Any] = [row[name] for row in rows]
-    return torch.from_numpy(np.stack(arrays))
+    # A copy in memory that torch aligned: kernels may take another path, with other last bits, on
+    # memory that starts elsewhere, and numpy's start depends on what the process did before.
+    return torch.from_numpy(np.stack(arrays)).clone()
 
 
 def _numbers(rows: Sequence[Row], name: str) -> Tensor:

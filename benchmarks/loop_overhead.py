@@ -125,7 +125,7 @@ def our_loop(batches: Sequence[ClipBatch], steps: int, folder: Path) -> float:
 def time_to_first_step(folder: Path) -> dict[str, float]:
     """A Ray Train run on a few real clips: seconds until Ray is up, and from there to a step."""
     manifest = write_dataset(
-        SynthSpec(num_subjects=8, size_px=64, duration_s=0.6, supersample=False),
+        SynthSpec(num_subjects=4, size_px=64, duration_s=0.6, supersample=False),
         folder / "clips",
         num_workers=0,
     )
@@ -135,7 +135,7 @@ def time_to_first_step(folder: Path) -> dict[str, float]:
         name="first-step",
         storage=str(folder / "runs"),
         config=replace(recipe.config, autoencoder=None, epochs=1, batch_size=8),
-        data=DataPlan(manifest=str(manifest), val_fraction=0.0, test_fraction=0.2),
+        data=DataPlan(manifest=str(manifest), val_fraction=0.0, test_fraction=0.25),
         train=replace(recipe.train, log_every_steps=1),
         track=TrackPlan(uri="off"),
     )
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    steps, rounds = (12, 3) if args.quick else (60, 7)
+    steps, rounds = (10, 2) if args.quick else (30, 5)
     batches = make_batches(make_method(), 4)
     bare_loop(batches, 3)
     ours, bare = [], []

@@ -44,7 +44,7 @@ def _lines(run: PreparedRun) -> Iterator[str]:
     while (stage := method.stage(index)) is not None:
         method.begin_stage(index)
         method.to(world.device)
-        yield from _stage_lines(run, method, stage, source, world)
+        yield from _stage_lines(run, method, stage, source, world, index)
         index += 1
     yield source.quarantine.summary()
     yield "dry run: nothing was written"
@@ -60,7 +60,7 @@ def _data_lines(run: PreparedRun) -> Iterator[str]:
 
 
 def _stage_lines(
-    run: PreparedRun, method: Method, stage: Stage, source: ClipSource, world: World
+    run: PreparedRun, method: Method, stage: Stage, source: ClipSource, world: World, index: int
 ) -> Iterator[str]:
     steps = stage.steps_per_epoch or source.steps_per_epoch(next(iter(stage.streams.values())))
     stage_run = StageRun(
@@ -83,7 +83,7 @@ def _stage_lines(
     for name, batch in batches.items():
         yield f"  stream {name}, one worker's share: {_shapes(batch)}"
     peak_before = _memory(world)
-    progress = Progress(stage=0, epoch=0, step=0, total_steps=stage_run.total_steps)
+    progress = Progress(stage=index, epoch=0, step=0, total_steps=stage_run.total_steps)
     logs = stage_run.step(batches, progress)
     stepped = time.perf_counter()
     loss, grad_norm = float(logs["loss"]), float(logs["grad_norm"])

@@ -45,7 +45,7 @@ class RayExecutor:
         yield from _rows_by_step(self._dataset(loader, steps), self.prefetch_blocks)
 
     def _dataset(self, loader: StepLoader, steps: range) -> ray.data.Dataset:
-        steps_per_task = max(1, ROWS_PER_TASK // _rows_per_step(loader))
+        steps_per_task = max(1, ROWS_PER_TASK // loader.clips_per_step)
         blocks = -(-len(steps) // steps_per_task)
         dataset = ray.data.range(len(steps), override_num_blocks=blocks)
         options = dataset.context.execution_options
@@ -61,12 +61,6 @@ class RayExecutor:
             num_cpus=self.cpus_per_task,
             compute=TaskPoolStrategy(size=min(self.tasks, blocks)),
         )
-
-
-def _rows_per_step(loader: StepLoader) -> int:
-    spec = getattr(loader, "spec", None)
-    world_size = getattr(loader, "world_size", 1)
-    return max(1, spec.batch_size // world_size) if spec is not None else 1
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Protocol
 
@@ -34,6 +34,10 @@ PRESENT = "present"
 class StepLoader(Protocol):
     """Gives the rows of a step; sent to the processes that decode."""
 
+    @property
+    def clips_per_step(self) -> int:
+        """Rows of a whole step of this worker."""
+
     def __call__(self, step: int) -> list[Row]:
         """This worker's rows of a step."""
 
@@ -62,11 +66,15 @@ class TrainingLoader:
     rank: int
     world_size: int
 
+    @property
+    def clips_per_step(self) -> int:
+        """This worker's part of a global batch."""
+        return self.spec.batch_size // self.world_size
+
     def __call__(self, step: int) -> list[Row]:
         """This worker's rows of the global batch of a step."""
         epoch, chosen = self.order.batch(step)
-        share = len(chosen) // self.world_size
-        mine = chosen[self.rank * share : (self.rank + 1) * share]
+        mine = chosen[self.rank * self.clips_per_step : (self.rank + 1) * self.clips_per_step]
         return [self._row(epoch, int(clip)) for clip in mine]
 
     def _row(self, epoch: int, clip: int) -> Row:
@@ -105,18 +113,20 @@ class PlainLoader:
     @property
     def num_steps(self) -> int:
         """Batches of this worker; the last one may be smaller."""
-        return -(-len(self._mine()) // self._share())
+        return -(-len(self._mine()) // self.clips_per_step)
+
+    @property
+    def clips_per_step(self) -> int:
+        """This worker's part of a batch, at least one clip."""
+        return max(1, self.spec.batch_size // self.world_size)
 
     def __call__(self, step: int) -> list[Row]:
         """This worker's rows of its batch number ``step``."""
-        mine = self._mine()[step * self._share() : (step + 1) * self._share()]
+        mine = self._mine()[step * self.clips_per_step : (step + 1) * self.clips_per_step]
         return [self._row(clip) for clip in mine]
 
     def _mine(self) -> range:
         return range(self.rank, len(self.clips), self.world_size)
-
-    def _share(self) -> int:
-        return max(1, self.spec.batch_size // self.world_size)
 
     def _row(self, clip: int) -> Row:
         ref = self.clips.ref(clip)
@@ -296,7 +306,3 @@ def _to_json(clips: Sequence[QuarantinedClip]) -> str:
 
 def _from_json(text: str) -> list[QuarantinedClip]:
     return [QuarantinedClip(*entry) for entry in json.loads(text)] if text else []
-
-
-OpenSource = Callable[[int, int], ClipSource]
-"""Makes the source of a worker from its rank and the number of workers."""

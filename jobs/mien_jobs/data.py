@@ -12,6 +12,7 @@ from mien.clips.splits import (
     split_from_columns,
     with_validation,
 )
+from mien.stream.plan import LoadPlan
 from mien_jobs.recipe import DataPlan
 
 
@@ -22,6 +23,7 @@ class RunData:
     manifest: Manifest
     label_set: LabelSet
     split: Split
+    loading: LoadPlan
 
 
 def open_data(plan: DataPlan) -> RunData:
@@ -40,7 +42,12 @@ def open_data(plan: DataPlan) -> RunData:
     label_set = choose_label_set(plan.label_set, manifest)
     split = split_clips(plan, manifest)
     split.assert_subject_exclusive(manifest)
-    return RunData(manifest=manifest, label_set=label_set, split=split)
+    return RunData(manifest=manifest, label_set=label_set, split=split, loading=load_plan(plan))
+
+
+def load_plan(plan: DataPlan) -> LoadPlan:
+    """How the clips of a data plan are read."""
+    return LoadPlan(face_rule=plan.face_rule)
 
 
 def choose_label_set(name: str, manifest: Manifest) -> LabelSet:

@@ -38,6 +38,7 @@ def _lines(run: PreparedRun) -> Iterator[str]:
         run.data.label_set,
         seed=plan.seed,
         world_size=max(1, plan.workers),
+        plan=run.data.loading,
     )
     yield from _data_lines(run)
     index = 0

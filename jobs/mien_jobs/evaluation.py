@@ -100,6 +100,7 @@ def evaluate_method(
         info.label_set,
         seed=plan.seed,
         executor=executor or in_process,
+        plan=data.loading,
     )
     stream = dataclasses.replace(info.prediction_stream.for_prediction(which), labelled=True)
     if source.num_clips(stream) == 0:

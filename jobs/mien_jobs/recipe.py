@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mien.media.faces import FaceRule
 from mien.train.plan import TrainPlan
 
 
@@ -25,6 +26,9 @@ class DataPlan:
     """Share of the people (``subject``) on whom the best epoch is chosen."""
     test_fraction: float = 0.2
     split_seed: int = 0
+    face_rule: FaceRule = "largest"
+    """Whose face is followed where a clip shows several; ``given_box``: the one in the manifest's
+    ``face_box``."""
 
     def __post_init__(self) -> None:
         for name in ("val_fraction", "test_fraction"):

@@ -75,6 +75,7 @@ def prepare(recipe: Recipe) -> PreparedRun:
         split=data.split,
         label_set=data.label_set,
         plan=recipe.train,
+        loading=data.loading,
         package=PackageInfo(
             method=recipe.method,
             config=resolved["config"],

@@ -13,7 +13,7 @@ from mien.media.storage import absolute
 from mien.track.registry import resolve
 from mien.train.local_ray import ray_session
 from mien.train.plan import TrainPlan
-from mien_jobs.data import RunData, split_clips
+from mien_jobs.data import RunData, load_plan, split_clips
 from mien_jobs.evaluation import evaluate_method, save_evaluation
 from mien_jobs.methods import load_method
 from mien_jobs.overrides import from_json
@@ -66,18 +66,22 @@ def open_clips(info: PackageInfo, manifest_uri: str | None) -> tuple[RunData, bo
     """
     plan = from_json(DataPlan(), json.dumps(info.recipe["data"]))
     manifest = Manifest.read(absolute(manifest_uri or plan.manifest)).consented()
-    if manifest.content_hash() != info.manifest_hash:
+    is_own = manifest.content_hash() == info.manifest_hash
+    if not is_own:
         if manifest_uri is None:
             raise ValueError(
                 f"{plan.manifest} has changed since the model was trained on it, so nobody can say "
                 "who was in its test split; name the manifest to score with --data"
             )
-        everyone = Split(name="all", train=(), val=(), test=tuple(manifest.column("clip_id")))
-        return RunData(manifest=manifest, label_set=info.label_set, split=everyone), False
-    split = split_clips(plan, manifest)
-    if split.content_hash != info.split_hash:
-        raise ValueError(
-            "the split drawn now differs from the one that the model was trained with; use the "
-            f"version of Mien that trained it ({info.mien_version})"
-        )
-    return RunData(manifest=manifest, label_set=info.label_set, split=split), True
+        split = Split(name="all", train=(), val=(), test=tuple(manifest.column("clip_id")))
+    else:
+        split = split_clips(plan, manifest)
+        if split.content_hash != info.split_hash:
+            raise ValueError(
+                "the split drawn now differs from the one that the model was trained with; use the "
+                f"version of Mien that trained it ({info.mien_version})"
+            )
+    data = RunData(
+        manifest=manifest, label_set=info.label_set, split=split, loading=load_plan(plan)
+    )
+    return data, is_own

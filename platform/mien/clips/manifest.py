@@ -60,6 +60,9 @@ class ClipRef:
     fold: int | None = None
     split: str | None = None
     """Part of the official split: train, val or test."""
+    face_box: tuple[float, float, float, float] | None = None
+    """x0, y0, x1, y1 of the subject's face in the upright picture: pixels, or shares of the sides
+    where all are at most 1."""
     consent: bool = True
 
 
@@ -220,6 +223,8 @@ class Manifest:
         for place in PLACES:
             if row[place] is not None:
                 row[place] = self._resolve(row[place])
+        if row["face_box"] is not None:
+            row["face_box"] = tuple(row["face_box"])
         return ClipRef(**row)
 
     def _resolve(self, uri: str) -> str:

@@ -25,7 +25,7 @@ def check_rows(table: pa.Table) -> None:
 
     Raises:
         ManifestError: empty or doubled clip ids, empty places, impossible times, soft labels that
-            do not sum to 1, intensities outside of [0, 5].
+            do not sum to 1, intensities outside of [0, 5], face boxes that are none.
     """
     _check_ids(table)
     for name in ("uri", "audio_uri", "subject_id", "source", "label", "split"):
@@ -33,6 +33,7 @@ def check_rows(table: pa.Table) -> None:
     _check_times(table)
     _check_soft_labels(table)
     _check_action_units(table)
+    _check_face_boxes(table)
 
 
 def _fail_where(
@@ -137,6 +138,21 @@ def _check_action_units(table: pa.Table) -> None:
                     f"clip {clip_id.as_py()!r} has intensity {wrong[0]} for {unit}; action units "
                     "are coded from 0 (absent) to 5 (E), NaN where they were not coded"
                 )
+
+
+def _check_face_boxes(table: pa.Table) -> None:
+    boxes = combined(table["face_box"])
+    has_four = np.asarray(pc.fill_null(pc.equal(pc.list_value_length(boxes), 4), False))
+    corners_N4 = np.full((len(boxes), 4), np.nan)
+    whole = boxes.filter(pa.array(has_four))
+    corners_N4[has_four] = whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
+    is_box = np.isfinite(corners_N4).all(1) & (corners_N4[:, :2] < corners_N4[:, 2:]).all(1)
+    _fail_where(
+        table,
+        pa.array(~is_box & np.asarray(boxes.is_valid())),
+        lambda row: f"clip {row['clip_id']!r} has face_box {row['face_box']}",
+        "Expected four numbers x0 < x1, y0 < y1 in the order x0, y0, x1, y1",
+    )
 
 
 def combined(column: pa.ChunkedArray) -> pa.Array:

@@ -28,14 +28,16 @@ SCHEMA = pa.schema(
         pa.field("action_units", pa.map_(pa.string(), pa.list_(pa.float32()))),
         pa.field("fold", pa.int32()),
         pa.field("split", pa.string()),
+        pa.field("face_box", pa.list_(pa.float32())),
         pa.field("consent", pa.bool_(), nullable=False),
     ]
 )
 """Columns that Mien knows. Further columns are kept as they are.
 
 ``soft_label`` is class name -> share (shares sum to 1); ``action_units`` is unit -> intensity of
-each frame, 0-5. A manifest without the column ``consent`` consents to everything; an empty cell in
-that column is no consent.
+each frame, 0-5; ``face_box`` is x0, y0, x1, y1 of the subject's face, in pixels of the upright
+picture or, where all four are at most 1, in shares of its sides. A manifest without the column
+``consent`` consents to everything; an empty cell in that column is no consent.
 """
 
 REQUIRED = ("clip_id", "uri")

@@ -25,6 +25,7 @@ from mien.media.errors import ClipError
 from mien.media.storage import absolute, write_bytes_atomically
 from mien.stream.batches import collate
 from mien.stream.load import ClipRequest, load_clip
+from mien.stream.plan import DEFAULT, LoadPlan
 from mien_models.contract import Method, StreamSpec
 
 
@@ -107,6 +108,7 @@ def predict_file(
     method: Method,
     label_set: LabelSet,
     stream: StreamSpec,
+    plan: LoadPlan = DEFAULT,
     device: torch.device | str = "cpu",
     window_s: float | None = None,
 ) -> FilePrediction:
@@ -120,6 +122,7 @@ def predict_file(
         method: restored from its package; moved to ``device``.
         label_set: of the package.
         stream: ``prediction_stream`` of the package.
+        plan: how clips are read.
         device: where the network runs.
         window_s: seconds of a window; None: files up to 10 s are one, longer ones are cut into
             windows of 3 s.
@@ -135,7 +138,7 @@ def predict_file(
     errors: list[ClipError] = []
     for window in windows:
         bounds = window if len(windows) > 1 else None
-        request = _request(uri, bounds, label_set, stream)
+        request = _request(uri, bounds, label_set, stream, plan)
         try:
             found.append(_predict_window(request, window, method, torch.device(device)))
         except ClipError as error:
@@ -174,7 +177,7 @@ def _predict_window(
 
 
 def _request(
-    uri: str, bounds: Window | None, label_set: LabelSet, stream: StreamSpec
+    uri: str, bounds: Window | None, label_set: LabelSet, stream: StreamSpec, plan: LoadPlan
 ) -> ClipRequest:
     return ClipRequest(
         ref=ClipRef(
@@ -187,6 +190,7 @@ def _request(
         label_set=label_set,
         subject=-1,
         seed=0,
+        plan=plan,
     )
 
 

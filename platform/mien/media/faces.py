@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -20,6 +20,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Frame = npt.NDArray[np.uint8]
+
+FaceRule = Literal["largest", "longest_track", "given_box"]
+"""Whose face is followed where a clip shows several."""
 
 YUNET_FILE = "models/face_detection_yunet_2023mar_int8bq.onnx"
 YUNET_SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
@@ -193,6 +196,8 @@ def align_clip(
     size_px: int,
     detector: FaceDetector,
     margin: float = DEFAULT_MARGIN,
+    rule: FaceRule = "largest",
+    given_box: Sequence[float] | None = None,
 ) -> AlignedClip:
     """One person's aligned face in every frame.
 

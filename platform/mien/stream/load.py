@@ -21,6 +21,7 @@ from mien.media.sampling import uniform_segments, uniform_segments_paper
 from mien.seeds import derive_seed
 from mien.stream.augment import augment_audio, augment_video
 from mien.stream.batches import Row
+from mien.stream.plan import DEFAULT, LoadPlan
 from mien_models.contract import UNLABELLED, StreamSpec, ViewSpec
 
 SAMPLE_RATE_HZ = 16_000
@@ -38,6 +39,7 @@ class ClipRequest:
     """hash(run seed, epoch, clip id)."""
     action_units: Mapping[str, Sequence[float]] | None = None
     """Intensities of each frame of the clip, by unit."""
+    plan: LoadPlan = DEFAULT
 
 
 def load_clip(request: ClipRequest) -> Row:
@@ -120,7 +122,7 @@ def _labels(request: ClipRequest) -> Row:
 
 
 def _views(request: ClipRequest, clip: DecodedClip, chosen: Sequence[npt.NDArray[np.int64]]) -> Row:
-    video_NCHW, has_face_N = _crops(clip.frames_THWC, request.spec)
+    video_NCHW, has_face_N = _crops(clip.frames_THWC, request)
     row: Row = {}
     for index, (view, frames) in enumerate(zip(request.spec.views, chosen, strict=True)):
         rows = np.searchsorted(clip.frame_indices, frames)
@@ -135,12 +137,18 @@ def _views(request: ClipRequest, clip: DecodedClip, chosen: Sequence[npt.NDArray
 
 
 def _crops(
-    frames_NHWC: npt.NDArray[np.uint8], spec: StreamSpec
+    frames_NHWC: npt.NDArray[np.uint8], request: ClipRequest
 ) -> tuple[Tensor, npt.NDArray[np.bool_]]:
     """Decoded frames at the stream's size, and where a face was found."""
-    size = spec.image_size_px
-    if spec.align_faces:
-        aligned = align_clip(frames_NHWC, size_px=size, detector=face_detector())
+    size = request.spec.image_size_px
+    if request.spec.align_faces:
+        aligned = align_clip(
+            frames_NHWC,
+            size_px=size,
+            detector=face_detector(),
+            rule=request.plan.face_rule,
+            given_box=request.ref.face_box,
+        )
         return torch.from_numpy(aligned.crops_TSSC).permute(0, 3, 1, 2), aligned.has_face_T
     frames_NCHW = torch.from_numpy(frames_NHWC).permute(0, 3, 1, 2)
     resized = functional.resize(frames_NCHW, [size, size], antialias=True)

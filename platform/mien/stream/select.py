@@ -13,6 +13,7 @@ from mien.clips.manifest import ClipRef, Manifest
 from mien.clips.splits import Split
 from mien.seeds import derive_seed
 from mien.stream.load import ClipRequest
+from mien.stream.plan import LoadPlan
 from mien_models.contract import UNLABELLED, StreamSpec
 
 
@@ -41,7 +42,7 @@ class StreamClips:
         return self._manifest.ref(clip)
 
     def request(
-        self, clip: int, spec: StreamSpec, label_set: LabelSet, *, seed: int
+        self, clip: int, spec: StreamSpec, label_set: LabelSet, *, seed: int, plan: LoadPlan
     ) -> ClipRequest:
         """What is to be loaded for a clip number."""
         return ClipRequest(
@@ -50,6 +51,7 @@ class StreamClips:
             label_set=label_set,
             subject=int(self.subjects[clip]),
             seed=seed,
+            plan=plan,
             action_units=self._action_units(clip) if spec.action_units else None,
         )
 

@@ -18,6 +18,7 @@ from mien.seeds import derive_seed
 from mien.stream.batches import Row, collate
 from mien.stream.load import ClipRequest, load_clip
 from mien.stream.order import ClipOrder, StreamError
+from mien.stream.plan import DEFAULT, LoadPlan
 from mien.stream.quarantine import Quarantine, QuarantinedClip
 from mien.stream.select import StreamClips, select_clips
 from mien_models.contract import ClipBatch, StreamSpec
@@ -62,6 +63,7 @@ class TrainingLoader:
     order: ClipOrder
     spec: StreamSpec
     label_set: LabelSet
+    plan: LoadPlan
     seed: int
     rank: int
     world_size: int
@@ -94,9 +96,8 @@ class TrainingLoader:
 
     def _request(self, epoch: int, clip: int) -> ClipRequest:
         ref = self.clips.ref(clip)
-        return self.clips.request(
-            clip, self.spec, self.label_set, seed=derive_seed(self.seed, epoch, ref.clip_id)
-        )
+        seed = derive_seed(self.seed, epoch, ref.clip_id)
+        return self.clips.request(clip, self.spec, self.label_set, seed=seed, plan=self.plan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,7 @@ class PlainLoader:
     clips: StreamClips
     spec: StreamSpec
     label_set: LabelSet
+    plan: LoadPlan
     seed: int
     rank: int
     world_size: int
@@ -131,7 +133,7 @@ class PlainLoader:
     def _row(self, clip: int) -> Row:
         ref = self.clips.ref(clip)
         seed = derive_seed(self.seed, "plain", ref.clip_id)
-        request = self.clips.request(clip, self.spec, self.label_set, seed=seed)
+        request = self.clips.request(clip, self.spec, self.label_set, seed=seed, plan=self.plan)
         try:
             return load_clip(request) | {FAILED: "", PRESENT: True}
         except ClipError as error:
@@ -177,6 +179,7 @@ class ClipSource:
         rank: int = 0,
         world_size: int = 1,
         executor: Executor = in_process,
+        plan: LoadPlan = DEFAULT,
         keep_bytes: int = 256 << 20,
     ) -> None:
         """``seed`` is the run's; ``rank`` and ``world_size`` say which share is this worker's.
@@ -190,6 +193,7 @@ class ClipSource:
         self._seed = seed
         self._rank, self._world_size = rank, world_size
         self._executor = executor
+        self._plan = plan
         self._keep_bytes = keep_bytes
         self._kept: dict[StreamSpec, list[ClipBatch]] = {}
         self._selected: dict[StreamSpec, StreamClips] = {}
@@ -222,6 +226,7 @@ class ClipSource:
             order=self._order(spec),
             spec=spec,
             label_set=self._label_set,
+            plan=self._plan,
             seed=self._seed,
             rank=self._rank,
             world_size=self._world_size,
@@ -254,6 +259,7 @@ class ClipSource:
             clips=self._select(plain),
             spec=plain,
             label_set=self._label_set,
+            plan=self._plan,
             seed=self._seed,
             rank=self._rank,
             world_size=self._world_size,

@@ -20,6 +20,7 @@ from mien.clips.splits import Split
 from mien.infer.package import PackageInfo, save_package
 from mien.media.storage import join, write_bytes_atomically
 from mien.seeds import seed_torch
+from mien.stream.plan import LoadPlan
 from mien.stream.source import ClipSource, Executor, in_process
 from mien.track.environment import device_name
 from mien.track.tracker import NoTracker, Tracker, TrackerSpec
@@ -43,6 +44,7 @@ class TrainJob:
     split: Split
     label_set: LabelSet
     plan: TrainPlan
+    loading: LoadPlan
     package: PackageInfo
     """What is known about the model beforehand; the worker fills in what training finds out."""
     tracker: TrackerSpec | None = None
@@ -97,6 +99,7 @@ def run_worker(
         rank=world.rank,
         world_size=world.size,
         executor=executor,
+        plan=job.loading,
     )
     tracker = _open_tracker(job, world)
     tracker.set_tags({"mien.device": device_name(world.device)})

@@ -8,6 +8,7 @@ Columns that are known, by any of these names, whatever their case:
     clip_id, audio_uri (audio), start_s, end_s, num_frames, source, fold
     split                                  train, val, test (also validation, dev, ...)
     consent                                yes/no, true/false, 1/0; empty is no
+    licence (license)                      text, e.g. CC-BY-4.0
     soft_label, action_units               JSON: {"anger": 0.7, "fear": 0.3}
 
 Empty cells are null. All other columns are kept: as whole numbers, as numbers or as text.
@@ -46,6 +47,7 @@ _ALIASES = {
     "speaker": "subject_id",
     "actor": "subject_id",
     "audio": "audio_uri",
+    "license": "licence",
 }
 _SPLITS = {
     **{name: "train" for name in ("train", "training")},

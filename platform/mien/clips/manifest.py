@@ -64,6 +64,8 @@ class ClipRef:
     """x0, y0, x1, y1 of the subject's face in the upright picture: pixels, or shares of the sides
     where all are at most 1."""
     consent: bool = True
+    licence: str | None = None
+    """What the clip may be used for, e.g. ``CC-BY-4.0``."""
 
 
 REF_COLUMNS = [name for name in SCHEMA.names if name != "action_units"]

@@ -28,7 +28,7 @@ def check_rows(table: pa.Table) -> None:
             do not sum to 1, intensities outside of [0, 5], face boxes that are none.
     """
     _check_ids(table)
-    for name in ("uri", "audio_uri", "subject_id", "source", "label", "split"):
+    for name in ("uri", "audio_uri", "subject_id", "source", "label", "split", "licence"):
         _check_text(table, name, may_be_null=name != "uri")
     _check_times(table)
     _check_soft_labels(table)

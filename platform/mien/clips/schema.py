@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
         pa.field("split", pa.string()),
         pa.field("face_box", pa.list_(pa.float32())),
         pa.field("consent", pa.bool_(), nullable=False),
+        pa.field("licence", pa.string()),
     ]
 )
 """Columns that Mien knows. Further columns are kept as they are.
@@ -37,7 +38,8 @@ SCHEMA = pa.schema(
 ``soft_label`` is class name -> share (shares sum to 1); ``action_units`` is unit -> intensity of
 each frame, 0-5; ``face_box`` is x0, y0, x1, y1 of the subject's face, in pixels of the upright
 picture or, where all four are at most 1, in shares of its sides. A manifest without the column
-``consent`` consents to everything; an empty cell in that column is no consent.
+``consent`` consents to everything; an empty cell in that column is no consent. ``licence`` says
+what the clip may be used for, best as an SPDX identifier (``CC-BY-4.0``).
 """
 
 REQUIRED = ("clip_id", "uri")

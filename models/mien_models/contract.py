@@ -346,6 +346,18 @@ class Method(nn.Module, ABC):
     def prediction_stream(self) -> StreamSpec:
         """How a clip has to look for :meth:`predict`: size, frames, audio. Filters are ignored."""
 
+    def pretrained_parts(self) -> tuple[str, ...]:
+        """Parts of the network that training takes as given: it needs weights for each of them."""
+        return ()
+
+    def load_pretrained(self, part: str, tensors: Mapping[str, Tensor]) -> None:
+        """Puts weights that others trained, under the names they published, into a part.
+
+        Raises:
+            ValueError: there is no such part, or the weights don't fit (lists what doesn't).
+        """
+        raise ValueError(f"{type(self).__name__} takes no pretrained weights, got some for {part}")
+
     @classmethod
     @abstractmethod
     def search_space(cls) -> Mapping[str, Range]:

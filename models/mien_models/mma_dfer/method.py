@@ -26,6 +26,7 @@ from mien_models.contract import (
 )
 from mien_models.layers.clip_random import clip_uniform
 from mien_models.layers.patch_encoder import PatchEncoder, start_as_identity
+from mien_models.layers.vit_weights import load_vit
 from mien_models.mma_dfer.config import AutoencoderConfig, MmaDferConfig
 from mien_models.mma_dfer.fusion import Presence
 from mien_models.mma_dfer.losses import classification_loss
@@ -38,6 +39,7 @@ _VIDEO_MASK, _AUDIO_MASK, _DROPPED_MODALITY = range(3)
 """Streams of ``clip_uniform``."""
 _NO_DECAY = ("*gate", "*norm*", "*bias", "*prompt*", "*positions", "*cls_token", "*missing*")
 """Parameters without weight decay unless ``decay_everything``: what isn't a matrix."""
+_ENCODERS = ("video_encoder", "audio_encoder")
 _ENCODER_PARTS = ("cls_token", "patch_embed.*", "blocks.*", "norm.*")
 
 
@@ -78,6 +80,28 @@ class MmaDfer(Method):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         weights_K = None if weights is None else torch.tensor(weights)
         self.register_buffer("class_weights_K", weights_K, persistent=False)
+
+    # Pretrained encoders
+
+    def pretrained_parts(self) -> tuple[str, ...]:
+        """Both encoders, unless they are learnt from the clips."""
+        return () if self.config.autoencoder is not None else _ENCODERS
+
+    def load_pretrained(self, part: str, tensors: Mapping[str, Tensor]) -> None:
+        """Loads ``video_encoder`` (MAE-Face, any MAE of ViT-B/16) or ``audio_encoder`` (AudioMAE).
+
+        Raises:
+            ValueError: another part, or tensors that don't fit.
+        """
+        if part not in _ENCODERS:
+            raise ValueError(f"MMA-DFER has no part {part!r}; it has {', '.join(_ENCODERS)}")
+        config = self.config
+        is_video = part == "video_encoder"
+        grid = config.video_code_grid if is_video else config.audio_code_grid
+        encoder: PatchEncoder = getattr(self.network, part)
+        load_vit(
+            encoder, config.encoder, tensors, code_grid=grid or encoder.grid.shape, what=f"a {part}"
+        )
 
     # Stages
 

@@ -1,0 +1,54 @@
+"""Weights that others trained, checked name by name before they go into a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+_NAMED = 8
+"""Offenders of a kind that an error names; the rest is counted."""
+
+
+class WeightsMismatchError(ValueError):
+    """Weights that do not fit; says which names are missing, unknown or of another shape."""
+
+
+def check_tensors(
+    found: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], what: str
+) -> None:
+    """Compares names and shapes.
+
+    Args:
+        found: the weights.
+        expected: the shape of each name; nothing may be missing and nothing left over.
+        what: what they should be, for the error.
+
+    Raises:
+        WeightsMismatchError: lists what does not match.
+    """
+    missing = [name for name in expected if name not in found]
+    unknown = [name for name in found if name not in expected]
+    reshaped = [
+        f"{name} is {list(found[name].shape)}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name].shape) != tuple(shape)
+    ]
+    faults = {"missing": missing, "not expected": unknown, "of another shape": reshaped}
+    if not any(faults.values()):
+        return
+    told = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
+    matching = len(expected) - len(missing) - len(reshaped)
+    raise WeightsMismatchError(
+        f"these are not the weights of {what} ({matching} of {len(expected)} tensors match). {told}"
+    )
+
+
+def without(tensors: Mapping[str, Tensor], is_idle: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The tensors but for those that nothing here uses (decoders, unused heads)."""
+    return {name: tensor for name, tensor in tensors.items() if not is_idle(name)}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,7 +13,16 @@ from typing import Any
 
 from mien.evaluate.scorecard import Scorecard
 from mien.infer.package import PackageInfo
-from mien.media.storage import absolute, file_system, join, read_bytes, write_bytes_atomically
+from mien.media.storage import (
+    absolute,
+    exists,
+    is_remote,
+    join,
+    list_files,
+    local_path,
+    read_bytes,
+    write_bytes_atomically,
+)
 from mien.track.environment import describe_environment
 from mien.track.export import ExportSpec
 from mien.track.registry import RegisteredModel, register
@@ -104,8 +112,7 @@ def refuse_other_run(recipe: Recipe, data: RunData, folder: str) -> None:
         ValueError: says what differs.
     """
     location = join(folder, "recipe.json")
-    fs, path = file_system(location)
-    if not fs.exists(path):
+    if not exists(location):
         return
     started = json.loads(read_bytes(location))
     now = _recipe_file(recipe, data)
@@ -199,13 +206,11 @@ def _finish(run: PreparedRun, fit: FitResult, tracker: Tracker, say: Say) -> Tra
 
 def fetch_package(job: TrainJob) -> Path:
     """A local folder with the trained model's package; a copy where the run lies in a bucket."""
-    fs, path = file_system(job.package_location)
-    if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
-        return Path(path)
+    if not is_remote(job.package_location):
+        return Path(local_path(job.package_location))
     target = Path(tempfile.mkdtemp(prefix="mien-package-"))
-    for entry in fs.ls(path, detail=False):
-        with fs.open(entry, "rb") as source, (target / entry.split("/")[-1]).open("wb") as copy:
-            shutil.copyfileobj(source, copy)
+    for name in list_files(job.package_location):
+        (target / name).write_bytes(read_bytes(join(job.package_location, name)))
     return target
 
 

@@ -139,6 +139,4 @@ def _place_of(source: str) -> str:
 def _exists(location: str) -> bool:
     from mien.media import storage
 
-    filesystem, path = storage.file_system(location)
-    with storage.explained(location):
-        return bool(filesystem.exists(path))
+    return storage.exists(location)

@@ -150,8 +150,7 @@ def _list_files(folder: str) -> Iterator[str]:
         yield from _walk(folder, "", set())
         return
     fs, path = storage.file_system(folder)
-    with storage.explained(folder):
-        found = fs.find(path)
+    found = storage.patiently(folder, lambda: fs.find(path))
     prefix = path.rstrip("/") + "/"
     for name in found:
         relative = name.removeprefix(prefix)

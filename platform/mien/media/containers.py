@@ -14,10 +14,12 @@ import av.error
 from mien.media.errors import REASONS, ClipError
 from mien.media.storage import (
     StorageError,
+    StorageUnusableError,
     absolute,
     explained,
     file_system,
     is_remote,
+    patiently,
     read_bytes,
 )
 
@@ -37,7 +39,7 @@ def clip_errors(location: str) -> Iterator[None]:
     """Turn what storage and FFmpeg raise about a file into a `ClipError` with a reason."""
     try:
         yield
-    except ClipError:
+    except (ClipError, StorageUnusableError):
         raise
     except StorageError as error:
         reason = error.reason if error.reason in REASONS else "storage_unreadable"
@@ -104,14 +106,13 @@ def _local(path: str) -> Any:
 
 def _remote_file(location: str, stack: contextlib.ExitStack) -> Any:
     fs, path = file_system(location)
-    with explained(location):
-        size_bytes = int(fs.info(path)["size"] or 0)
+    size_bytes = int(patiently(location, lambda: fs.info(path))["size"] or 0)
     if size_bytes == 0:
         raise _empty(location)
     if size_bytes <= MAX_FETCHED_BYTES:
         return io.BytesIO(read_bytes(location))
-    with explained(location):
-        return _ExplainedFile(stack.enter_context(fs.open(path, "rb")), location)
+    file = patiently(location, lambda: fs.open(path, "rb"))
+    return _ExplainedFile(stack.enter_context(file), location)
 
 
 class _ExplainedFile:
@@ -122,8 +123,13 @@ class _ExplainedFile:
         self._location = location
 
     def read(self, size: int = -1) -> bytes:
-        with explained(self._location):
+        start = self._file.tell()
+
+        def read_again() -> bytes:
+            self._file.seek(start)
             return bytes(self._file.read(size))
+
+        return patiently(self._location, read_again)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         with explained(self._location):

@@ -7,23 +7,31 @@ an fsspec URL. Locations inside a manifest may be relative to the manifest's fol
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import os
+import random
+import time
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import fsspec
 
+from mien.media.storage_faults import StorageError as StorageError
+from mien.media.storage_faults import StorageUnreachableError as StorageUnreachableError
+from mien.media.storage_faults import StorageUnusableError as StorageUnusableError
+from mien.media.storage_faults import fault_of
 
-class StorageError(ValueError):
-    """A location that cannot be reached; `reason` is a short code such as `missing_file`."""
+PATIENCE_S = 300.0
+"""How long a storage may be away before a run stops; MIEN_STORAGE_PATIENCE_S sets another time."""
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 20.0
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+# There, one request puts a whole object or none.
+_PUTS_ARE_ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, str(self))
+_log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 def is_remote(location: str) -> bool:
@@ -71,43 +79,82 @@ def relative_to(location: str, folder: str) -> str:
 
 @contextlib.contextmanager
 def explained(location: str) -> Iterator[None]:
-    """Turn whatever a file system raises into a `StorageError` that says what to check."""
+    """Turn whatever a file system raises into a `StorageError` that says what to check.
+
+    Raises:
+        StorageError: this file cannot be read.
+        StorageUnusableError: nothing there can (credentials, permission, bucket, endpoint).
+    """
     try:
         yield
     except StorageError:
         raise
-    except ImportError as error:
-        raise StorageError(
-            "storage_unreadable",
-            f"cannot read {location}: {error}. Install the fsspec package for this scheme "
-            "(s3:// needs `pip install s3fs`, gs:// needs `pip install gcsfs`).",
-        ) from error
-    except FileNotFoundError as error:
-        raise StorageError(
-            "missing_file",
-            f"there is no {location}. Check the spelling; relative uris are resolved against the "
-            "manifest's folder.",
-        ) from error
-    except PermissionError as error:
-        raise StorageError(
-            "no_permission",
-            f"not allowed to read {location}: {error}. Check the file's mode or owner, or the "
-            "credentials and bucket policy for object storage.",
-        ) from error
     except Exception as error:
-        # Object-store clients raise dozens of unrelated types (botocore, aiohttp, google.api_core).
-        raise StorageError(
-            "storage_unreadable",
-            f"cannot read {location}: {type(error).__name__}: {error}. Check the bucket's name, "
-            "the endpoint, the network and the credentials (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, "
-            "GOOGLE_APPLICATION_CREDENTIALS, ...).",
-        ) from error
+        raise fault_of(location, _in_detail(location, error)).as_error() from error
+
+
+def _in_detail(location: str, error: Exception) -> Exception:
+    """The error, or a better one: a refused HEAD request has no body that says why."""
+    if not (is_remote(location) and isinstance(error, PermissionError)):
+        return error
+    try:
+        fs, path = fsspec.core.url_to_fs(location)
+        fs.isdir(path)
+    except PermissionError as detailed:
+        return detailed
+    except Exception:
+        return error
+    return error
+
+
+def patiently(location: str, action: Callable[[], Result]) -> Result:
+    """Do something at a location, again and again while the storage is away or overloaded.
+
+    Waits grow exponentially, with jitter, so that many workers do not come back at once. The
+    action must be one that may be done twice.
+
+    Raises:
+        StorageUnreachableError: the storage was away for longer than `PATIENCE_S`.
+        StorageError: a failure that another try would meet again.
+    """
+    limit_s = patience_s()
+    started = time.monotonic()
+    for attempt in itertools.count():
+        try:
+            with explained(location):
+                return action()
+        except StorageUnreachableError as error:
+            left_s = limit_s - (time.monotonic() - started)
+            if left_s <= 0:
+                raise StorageUnreachableError(
+                    error.reason,
+                    f"{error} Tried for {limit_s:g} s (MIEN_STORAGE_PATIENCE_S sets another time); "
+                    "a run goes on from its newest checkpoint when it is started again.",
+                ) from error
+            wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt) * random.uniform(0.5, 1.0)
+            if attempt == 0:
+                _log.warning("%s Trying again for %.0f s.", error, left_s)
+            time.sleep(min(wait_s, left_s))
+    raise AssertionError
+
+
+def patience_s() -> float:
+    """Seconds that a storage may be away before `patiently` gives up."""
+    text = os.environ.get("MIEN_STORAGE_PATIENCE_S", "")
+    try:
+        return float(text) if text else PATIENCE_S
+    except ValueError:
+        raise StorageUnusableError(
+            "bad_setting", f"MIEN_STORAGE_PATIENCE_S={text!r} must be a number of seconds, as 300"
+        ) from None
 
 
 def file_system(location: str) -> tuple[Any, str]:
     """The fsspec file system of a location and the path inside it."""
+    # Listings are not kept: other workers write there too.
+    options = {"use_listings_cache": False} if is_remote(location) else {}
     with explained(location):
-        fs, path = fsspec.core.url_to_fs(location)
+        fs, path = fsspec.core.url_to_fs(location, **options)
         return fs, path
 
 
@@ -118,29 +165,82 @@ def read_bytes(location: str) -> bytes:
         StorageError: missing, forbidden or unreachable.
     """
     fs, path = file_system(location)
-    with explained(location):
-        data: bytes = fs.cat_file(path)
-        return data
+    data: bytes = patiently(location, lambda: fs.cat_file(path))
+    return data
 
 
 def is_folder(location: str) -> bool:
     """Whether a location is a folder (or a prefix in a bucket).
 
     Raises:
-        StorageError: the storage cannot be reached.
+        StorageError: the storage cannot be reached, or there is no such bucket.
     """
     if not is_remote(location):
         return os.path.isdir(local_path(location))
     fs, path = file_system(location)
-    with explained(location):
-        return bool(fs.isdir(path))
+
+    def is_one() -> bool:
+        return fs.isdir(path) or _is_listed_as_folder(fs, path, location)
+
+    return patiently(location, is_one)
+
+
+def _is_listed_as_folder(fs: Any, path: str, location: str) -> bool:
+    """False for a file and for what does not exist, but an error for a bucket that doesn't."""
+    try:
+        return bool(fs.info(path)["type"] == "directory")
+    except FileNotFoundError as error:
+        if fault_of(location, error).scope == "file":
+            return False
+        raise
+
+
+def exists(location: str) -> bool:
+    """Whether there is a file or folder.
+
+    Raises:
+        StorageError: the storage cannot be reached, or there is no such bucket.
+    """
+    fs, path = file_system(location)
+    return bool(patiently(location, lambda: fs.exists(path)))
+
+
+def list_files(folder: str) -> list[str]:
+    """All files below a folder, sorted, as seen from it; none where there is no such folder.
+
+    Raises:
+        StorageError: the storage cannot be reached.
+    """
+    fs, path = file_system(folder)
+    found: list[str] = patiently(folder, lambda: fs.find(path))
+    return sorted(entry[len(path.rstrip("/")) + 1 :] for entry in found)
+
+
+def remove(location: str) -> None:
+    """Remove a file, or a folder with all that is in it; nothing where there is none.
+
+    Raises:
+        StorageError: the storage cannot be reached or does not let us.
+    """
+    fs, path = file_system(location)
+
+    def rm() -> None:
+        with contextlib.suppress(FileNotFoundError):  # by whoever tried before
+            fs.rm(path, recursive=True)
+
+    patiently(location, rm)
 
 
 def write_bytes_atomically(location: str, data: bytes) -> None:
     """Write a file so that readers see the old content or the whole new one, never a part.
 
     The bytes go to a temporary name in the same folder, which is then moved over the target; if
-    anything fails, the temporary file is removed and the target is untouched.
+    anything fails, the temporary file is removed and the target is untouched. Object stores need
+    no such name.
+
+    Raises:
+        StorageError: a remote location cannot be written to.
+        OSError: a local one cannot.
     """
     if is_remote(location):
         _write_remote(location, data)
@@ -162,16 +262,22 @@ def write_bytes_atomically(location: str, data: bytes) -> None:
 
 def _write_remote(location: str, data: bytes) -> None:
     fs, path = file_system(location)
+    if location.split("://", 1)[0] in _PUTS_ARE_ATOMIC:
+        patiently(location, lambda: fs.pipe_file(path, data))
+    else:
+        patiently(location, lambda: _write_and_move(fs, path, data))
+
+
+def _write_and_move(fs: Any, path: str, data: bytes) -> None:
     part = f"{path}.{uuid.uuid4().hex}.part"
-    with explained(location):
-        try:
-            fs.makedirs(parent_path(path), exist_ok=True)
-            fs.pipe_file(part, data)
-            fs.mv(part, path)
-        except BaseException:
-            if fs.exists(part):
-                fs.rm_file(part)
-            raise
+    try:
+        fs.makedirs(parent_path(path), exist_ok=True)
+        fs.pipe_file(part, data)
+        fs.mv(part, path)
+    except BaseException:
+        if fs.exists(part):
+            fs.rm_file(part)
+        raise
 
 
 def parent_path(path: str) -> str:

@@ -26,7 +26,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from mien.media.storage import file_system, join, read_bytes, write_bytes_atomically
+from mien.media.storage import exists, join, list_files, read_bytes, remove, write_bytes_atomically
 
 Tensors = dict[str, Tensor]
 _COMPLETE = "state.json"
@@ -83,8 +83,7 @@ class CheckpointStore:
         data = save_tensors(_writable(tensors))
         digest = hashlib.sha256(data).hexdigest()
         location = join(self.folder, f"frozen/{digest}.safetensors")
-        fs, path = file_system(location)
-        if not fs.exists(path):
+        if not exists(location):
             write_bytes_atomically(location, data)
         return digest
 
@@ -117,20 +116,20 @@ class CheckpointStore:
 
     def names(self) -> list[str]:
         """Complete checkpoints, oldest first."""
-        fs, path = file_system(join(self.folder, "checkpoints"))
-        found = fs.glob(f"{path}/stage-*/{_COMPLETE}")
-        return sorted(entry.split("/")[-2] for entry in found)
+        files = [file.split("/") for file in list_files(join(self.folder, "checkpoints"))]
+        return [
+            parts[0]
+            for parts in files
+            if parts[0].startswith("stage-") and parts[1:] == [_COMPLETE]
+        ]
 
     def _path(self, name: str, file: str) -> str:
         return join(self.folder, f"checkpoints/{name}/{file}")
 
     def _remove(self, name: str) -> None:
         """Removes a checkpoint, the mark of completeness first."""
-        fs, path = file_system(join(self.folder, f"checkpoints/{name}"))
-        if fs.exists(f"{path}/{_COMPLETE}"):
-            fs.rm_file(f"{path}/{_COMPLETE}")
-        if fs.exists(path):
-            fs.rm(path, recursive=True)
+        remove(self._path(name, _COMPLETE))
+        remove(join(self.folder, f"checkpoints/{name}"))
 
     def _write(self, name: str, checkpoint: Checkpoint) -> None:
         state = json.dumps(checkpoint.state, sort_keys=True).encode()

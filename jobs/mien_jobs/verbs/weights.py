@@ -1,0 +1,61 @@
+"""``mien weights``: published weights, read without running their code, checked, made ours."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The actions: import, show."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    bring = actions.add_parser("import", help="check a published checkpoint and make it ours")
+    bring.add_argument("file", type=Path, help="a .pth, .pt, .bin or .safetensors file")
+    bring.add_argument(
+        "--as",
+        dest="kind",
+        required=True,
+        metavar="KIND",
+        help="what it is: mae_face, audiomae, mae (encoders) or mma_dfer (a whole trained model)",
+    )
+    bring.add_argument(
+        "--out",
+        required=True,
+        help="an encoder: the .safetensors file to write; a model: the package folder to write",
+    )
+    show = actions.add_parser("show", help="what is in a file, and what it could be imported as")
+    show.add_argument("file", type=Path)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Imports or describes a file."""
+    from mien_jobs.pretrained import describe_file
+
+    if args.action == "show":
+        print("\n".join(describe_file(args.file)))
+        return 0
+    return _import(args.file, args.kind, args.out)
+
+
+def _import(file: Path, kind: str, out: str) -> int:
+    from mien_jobs.pretrained import ENCODERS, KINDS, MMA_DFER, import_encoder, import_method
+    from mien_jobs.typed_values import nearest
+
+    if kind == MMA_DFER:
+        info = import_method(file, Path(out))
+        print(f"wrote {out}: MMA-DFER for {len(info.label_set.classes)} classes")
+        print(f"  {', '.join(info.label_set.classes)}")
+        print(f"predict a face clip: mien predict VIDEO --model {out}")
+        return 0
+    if kind not in ENCODERS:
+        near = nearest(kind, list(KINDS))
+        hint = f"did you mean {near}? " if near else ""
+        known = "; ".join(f"{name}: {what}" for name, what in KINDS.items())
+        raise ValueError(f"--as {kind}: {hint}Known are {known}")
+    if not out.endswith(".safetensors"):
+        raise ValueError(f"--out {out}: the file of an encoder ends in .safetensors")
+    digest = import_encoder(file, kind, out)
+    encoder = ENCODERS[kind]
+    print(f"wrote {out} (SHA-256 {digest[:12]}...), licence of the weights: {encoder.licence}")
+    print(f"train with it: mien train mma_dfer --data MANIFEST --set weights.{encoder.part}={out}")
+    return 0

@@ -1,30 +1,24 @@
-"""One clip reference to the arrays of one row of a batch: decode, align, augment, log-mel."""
+"""One clip reference to the arrays of one row of a batch: prepare, augment, log-mel."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from mien.clips.labels import LabelSet
 from mien.clips.manifest import ClipRef
 from mien.media.audio import fit_length, log_mel
-from mien.media.decode import DecodedClip, decode_clip
-from mien.media.faces import FaceDetector, align_clip
 from mien.media.sampling import uniform_segments, uniform_segments_paper
 from mien.seeds import derive_seed
 from mien.stream.augment import augment_audio, augment_video
 from mien.stream.batches import Row
 from mien.stream.plan import DEFAULT, LoadPlan
+from mien.stream.prepare import SAMPLE_RATE_HZ, PreparedClip
 from mien_models.contract import UNLABELLED, StreamSpec, ViewSpec
-
-SAMPLE_RATE_HZ = 16_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +37,7 @@ class ClipRequest:
 
 
 def load_clip(request: ClipRequest) -> Row:
-    """Decodes a clip and makes the row of a batch from it.
+    """Makes the row of a batch from a clip, decoded here or read from the plan's cache.
 
     Raises:
         ClipError: the clip cannot be decoded; says why.
@@ -51,25 +45,17 @@ def load_clip(request: ClipRequest) -> Row:
     """
     chosen: list[npt.NDArray[np.int64]] = []
 
-    def choose_frames(num_source: int) -> Sequence[int]:
-        chosen[:] = choose_views(request.spec.views, num_source, request.seed)
+    def choose_frames(num_frames: int) -> Sequence[int]:
+        chosen[:] = choose_views(request.spec.views, num_frames, request.seed)
         wanted: list[int] = np.unique(np.concatenate(chosen)).tolist()
         return wanted
 
-    clip = decode_clip(
-        request.ref.uri,
-        choose_frames=choose_frames,
-        start_s=request.ref.start_s,
-        end_s=request.ref.end_s,
-        audio_uri=request.ref.audio_uri,
-        with_audio=request.spec.audio is not None,
-        sample_rate_hz=SAMPLE_RATE_HZ,
-    )
+    clip = request.plan.prepare(request.ref, request.spec, choose_frames)
     row = _labels(request)
     row |= _views(request, clip, chosen)
     row |= _audio(request, clip)
     if request.spec.action_units:
-        row["action_units"] = _action_units(request, chosen[0], clip.num_source_frames)
+        row["action_units"] = _action_units(request, chosen[0], clip.num_frames)
     return row
 
 
@@ -121,47 +107,24 @@ def _labels(request: ClipRequest) -> Row:
     }
 
 
-def _views(request: ClipRequest, clip: DecodedClip, chosen: Sequence[npt.NDArray[np.int64]]) -> Row:
-    video_NCHW, has_face_N = _crops(clip.frames_THWC, request)
+def _views(
+    request: ClipRequest, clip: PreparedClip, chosen: Sequence[npt.NDArray[np.int64]]
+) -> Row:
+    video_NCHW = torch.from_numpy(clip.frames_NSSC).permute(0, 3, 1, 2)
     row: Row = {}
     for index, (view, frames) in enumerate(zip(request.spec.views, chosen, strict=True)):
-        rows = np.searchsorted(clip.frame_indices, frames)
+        rows = np.searchsorted(clip.frame_numbers_N, frames)
         video_TCHW = video_NCHW[torch.from_numpy(rows)]
         if view.augmentation is not None:
             seed = derive_seed(request.seed, "video", index)
             video_TCHW = augment_video(video_TCHW, view.augmentation, seed=seed)
         row[f"view{index}/video"] = video_TCHW.numpy()
-        row[f"view{index}/times"] = clip.frame_times_s[rows].astype(np.float32)
-        row[f"view{index}/has_face"] = has_face_N[rows]
+        row[f"view{index}/times"] = clip.frame_times_N[rows].astype(np.float32)
+        row[f"view{index}/has_face"] = clip.has_face_N[rows]
     return row
 
 
-def _crops(
-    frames_NHWC: npt.NDArray[np.uint8], request: ClipRequest
-) -> tuple[Tensor, npt.NDArray[np.bool_]]:
-    """Decoded frames at the stream's size, and where a face was found."""
-    size = request.spec.image_size_px
-    if request.spec.align_faces:
-        aligned = align_clip(
-            frames_NHWC,
-            size_px=size,
-            detector=face_detector(),
-            rule=request.plan.face_rule,
-            given_box=request.ref.face_box,
-        )
-        return torch.from_numpy(aligned.crops_TSSC).permute(0, 3, 1, 2), aligned.has_face_T
-    frames_NCHW = torch.from_numpy(frames_NHWC).permute(0, 3, 1, 2)
-    resized = functional.resize(frames_NCHW, [size, size], antialias=True)
-    return resized, np.ones(len(frames_NHWC), dtype=np.bool_)
-
-
-@lru_cache(maxsize=1)
-def face_detector() -> FaceDetector:
-    """This process's face detector; loading its weights is checked by hash."""
-    return FaceDetector()
-
-
-def _audio(request: ClipRequest, clip: DecodedClip) -> Row:
+def _audio(request: ClipRequest, clip: PreparedClip) -> Row:
     audio = request.spec.audio
     if audio is None:
         return {"audio_frames": 0, "has_audio": False}
@@ -170,7 +133,7 @@ def _audio(request: ClipRequest, clip: DecodedClip) -> Row:
         return {"audio": silence, "audio_frames": 0, "has_audio": False}
     features = log_mel(
         clip.audio,
-        sample_rate_hz=clip.sample_rate_hz,
+        sample_rate_hz=SAMPLE_RATE_HZ,
         num_mels=audio.num_mels,
         hop_ms=audio.hop_ms,
     )

@@ -1,0 +1,29 @@
+"""``mien clips WHAT MANIFEST``: look at the clips of a manifest."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+ACTIONS: dict[str, tuple[str, str]] = {
+    "show": ("clips_show", "list clips, or show all that is known of one"),
+    "stats": ("clips_stats", "balance of classes and people, lengths, sound, consent; warnings"),
+    "check": ("clips_check", "open every file: broken ones, duplicates, leaks, silence, no face"),
+    "contact-sheet": ("clips_contact_sheet", "a picture of faces, a row for each class"),
+}
+"""Action: its module in ``mien_jobs.verbs``, and what it does."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The actions with their own options."""
+    actions = parser.add_subparsers(dest="action", metavar="WHAT", required=True)
+    for name, (module, summary) in ACTIONS.items():
+        sub = actions.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + "."
+        )
+        import_module(f"mien_jobs.verbs.{module}").add_arguments(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what was asked for."""
+    return int(import_module(f"mien_jobs.verbs.{ACTIONS[args.action][0]}").run(args))

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
+from s3_server import S3Server
 
 # Small networks: threads that wait for each other cost more than they bring.
 torch.set_num_threads(1)
@@ -27,19 +29,57 @@ def synth_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """One Ray for the whole session, with more CPUs on paper than a small machine has."""
+def s3_settings(tmp_path_factory: pytest.TempPathFactory) -> S3Server:
+    """Address and keys of the session's S3 server, whether or not it runs."""
+    return S3Server(tmp_path_factory.mktemp("s3"))
+
+
+@pytest.fixture(scope="session")
+def running_s3(s3_settings: S3Server) -> Iterator[S3Server]:
+    """A real S3 server for the whole session."""
+    reason = S3Server.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    s3_settings.start()
+    yield s3_settings
+    s3_settings.stop()
+
+
+@pytest.fixture
+def s3_server(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """The S3 server, with its address and keys in the environment and nothing remembered."""
+    for name, value in running_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    forget_s3_clients()
+    yield running_s3
+    forget_s3_clients()
+
+
+def forget_s3_clients() -> None:
+    """fsspec keeps clients, and those keep the credentials that they were made with."""
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3_settings: S3Server) -> Iterator[None]:
+    """One Ray for the whole session, with more CPUs on paper than a small machine has.
+
+    Its workers know the S3 server of the session.
+    """
     import ray
 
     from mien.train.local_ray import QUIET_RAY
 
     os.environ |= QUIET_RAY
-    ray.init(
-        address="local",
-        num_cpus=6,
-        object_store_memory=300 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_settings.environment.items():
+            patch.setenv(name, value)
+        ray.init(
+            address="local",
+            num_cpus=6,
+            object_store_memory=300 << 20,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
     yield
     ray.shutdown()

@@ -111,6 +111,9 @@ class StreamSpec:
     """``plain``: a permutation an epoch. ``class_uniform``: a class uniformly, then a clip."""
     subject_cap: int | None = None
     """At most this many clips of one subject an epoch."""
+    clips_per_source: int = 1
+    """So many clips of one source (column ``source``: a film, a recording) stand side by side in a
+    batch, on the same worker."""
     batch_size: int = 8
     """Clips of one optimiser step over *all* workers."""
     views: tuple[ViewSpec, ...] = (ViewSpec(),)
@@ -128,6 +131,19 @@ class StreamSpec:
                 raise ValueError(f"views[{index}].same_frames_as={other} must name an earlier view")
         if self.batch_size < 1 or self.image_size_px < 1 or not self.views:
             raise ValueError("a stream needs batch_size >= 1, image_size_px >= 1 and a view")
+        self._check_clips_per_source()
+
+    def _check_clips_per_source(self) -> None:
+        number = self.clips_per_source
+        if number < 1 or self.batch_size % number:
+            raise ValueError(
+                f"clips_per_source={number} must be at least 1 and divide "
+                f"batch_size={self.batch_size}"
+            )
+        if number > 1 and (self.sampler != "plain" or self.subject_cap is not None):
+            raise ValueError(
+                f"clips_per_source={number} goes with sampler='plain' and without subject_cap"
+            )
 
     def for_prediction(self, split: Literal["train", "val", "test", "all"]) -> StreamSpec:
         """The same clips looked at plainly: one deterministic view, no augmentation, each once."""
@@ -135,7 +151,7 @@ class StreamSpec:
             self.views[0], sampling="segments", same_frames_as=None, augmentation=None
         )
         return dataclasses.replace(
-            self, split=split, views=(view,), sampler="plain", subject_cap=None
+            self, split=split, views=(view,), sampler="plain", subject_cap=None, clips_per_source=1
         )
 
 

@@ -116,7 +116,7 @@ class MemoryClips:
 
     def _order(self, spec: StreamSpec) -> ClipOrder:
         subjects = [-1] * len(self._labels)
-        return ClipOrder(labels=self._labels, subjects=subjects, batch_size=spec.batch_size, seed=5)
+        return ClipOrder(spec, labels=self._labels, subjects=subjects, seed=5)
 
     def steps_per_epoch(self, spec: StreamSpec) -> int:
         return self._order(spec).steps_per_epoch

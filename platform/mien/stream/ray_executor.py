@@ -18,6 +18,7 @@ import numpy as np
 import ray
 import ray.data
 from ray.data import ExecutionResources, TaskPoolStrategy
+from ray.exceptions import RayTaskError
 
 from mien.stream.batches import Row
 from mien.stream.source import StepLoader
@@ -39,15 +40,26 @@ class RayExecutor:
     prefetch_blocks: int = 2
 
     def __call__(self, loader: StepLoader, steps: range) -> Iterator[list[Row]]:
-        """The rows of each step, in order."""
+        """The rows of each step, in order.
+
+        Raises:
+            ValueError: what the loader raised in a task, as it raised it (StorageUnusableError,
+                StreamError, ...).
+        """
         if len(steps) == 0:
             return
-        yield from _rows_by_step(self._dataset(loader, steps), self.prefetch_blocks)
+        try:
+            yield from _rows_by_step(self._dataset(loader, steps), self.prefetch_blocks)
+        except RayTaskError as error:
+            if isinstance(error.cause, ValueError):
+                raise error.cause from error
+            raise
 
     def _dataset(self, loader: StepLoader, steps: range) -> ray.data.Dataset:
         steps_per_task = max(1, ROWS_PER_TASK // loader.clips_per_step)
         blocks = -(-len(steps) // steps_per_task)
         dataset = ray.data.range(len(steps), override_num_blocks=blocks)
+        dataset.context.raise_original_map_exception = True
         options = dataset.context.execution_options
         options.preserve_order = True
         options.verbose_progress = False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mien.clips.labels import LabelSet
 from mien.clips.manifest import ClipRef, Manifest
@@ -14,7 +15,7 @@ from mien.clips.splits import Split
 from mien.seeds import derive_seed
 from mien.stream.load import ClipRequest
 from mien.stream.plan import LoadPlan
-from mien_models.contract import UNLABELLED, StreamSpec
+from mien_models.contract import StreamSpec
 
 
 class StreamClips:
@@ -22,17 +23,13 @@ class StreamClips:
 
     def __init__(self, manifest: Manifest, label_set: LabelSet) -> None:
         self._manifest = manifest
-        names = manifest.column("label")
-        self.labels = np.asarray(
-            [UNLABELLED if name is None else label_set.index(name) for name in names],
-            dtype=np.int64,
-        )
+        table = manifest.table
+        self.labels = _numbers(table["label"], label_set.index)
         """Class index of each clip, -1 where there is none."""
-        self.subjects = np.asarray(
-            [-1 if name is None else derive_seed(name) for name in manifest.column("subject_id")],
-            dtype=np.int64,
-        )
+        self.subjects = _numbers(table["subject_id"], derive_seed)
         """A number for each clip's person, the same in every stream; -1 where unknown."""
+        self.sources = _numbers(table["source"], derive_seed)
+        """A number for what each clip was cut from; -1 where unknown."""
 
     def __len__(self) -> int:
         return len(self._manifest)
@@ -69,21 +66,28 @@ def select_clips(
     """
     for name in spec.labels or ():
         label_set.index(name)
-    keep = np.ones(len(manifest), dtype=np.bool_)
-    clip_ids = manifest.column("clip_id")
-    labels = manifest.column("label")
+    table = manifest.table
+    keep = pa.array(np.ones(len(manifest), dtype=np.bool_))
     if spec.split != "all":
-        keep &= _is_in(clip_ids, getattr(split, spec.split))
+        keep = pc.and_(keep, _is_in(table["clip_id"], getattr(split, spec.split)))
     if spec.clip_ids is not None:
-        keep &= _is_in(clip_ids, spec.clip_ids)
+        keep = pc.and_(keep, _is_in(table["clip_id"], spec.clip_ids))
     if spec.labels is not None:
-        keep &= _is_in(labels, spec.labels)
+        keep = pc.and_(keep, _is_in(table["label"], spec.labels))
     if spec.labelled is not None:
-        has_label = np.asarray([label is not None for label in labels], dtype=np.bool_)
-        keep &= has_label == spec.labelled
-    return StreamClips(manifest.filter(pa.array(keep)), label_set)
+        has_label = pc.is_valid(table["label"])
+        keep = pc.and_(keep, has_label if spec.labelled else pc.invert(has_label))
+    return StreamClips(manifest.filter(keep), label_set)
 
 
-def _is_in(values: Sequence[str | None], wanted: Sequence[str]) -> npt.NDArray[np.bool_]:
-    chosen = set(wanted)
-    return np.asarray([value in chosen for value in values], dtype=np.bool_)
+def _is_in(column: pa.ChunkedArray, wanted: Sequence[str]) -> pa.ChunkedArray:
+    return pc.is_in(column, value_set=pa.array(wanted, pa.string()))
+
+
+def _numbers(column: pa.ChunkedArray, number: Callable[[str], int]) -> npt.NDArray[np.int64]:
+    """A number for each name, -1 for none; asked for once a name, however many rows have it."""
+    encoded = column.combine_chunks().dictionary_encode()
+    numbers = [number(name) for name in encoded.dictionary.to_pylist()]
+    by_code = np.asarray([*numbers, -1], dtype=np.int64)
+    codes = encoded.indices.fill_null(len(numbers)).to_numpy(zero_copy_only=False)
+    return np.asarray(by_code[codes], dtype=np.int64)

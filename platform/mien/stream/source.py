@@ -216,10 +216,12 @@ class ClipSource:
         Raises:
             StreamError: too few clips, or a batch size that the workers can't share evenly.
         """
-        if spec.batch_size % self._world_size:
+        unit = spec.clips_per_source * self._world_size
+        if spec.batch_size % unit:
+            groups = " times clips_per_source" if spec.clips_per_source > 1 else ""
             raise StreamError(
                 f"batch_size={spec.batch_size} is the size over all workers and must be a multiple "
-                f"of their number, {self._world_size}"
+                f"of their number{groups}, {unit}"
             )
         loader = TrainingLoader(
             clips=self._select(spec),
@@ -281,12 +283,11 @@ class ClipSource:
     def _order(self, spec: StreamSpec) -> ClipOrder:
         clips = self._select(spec)
         return ClipOrder(
+            spec,
             labels=clips.labels,
             subjects=clips.subjects,
-            batch_size=spec.batch_size,
+            sources=clips.sources,
             seed=self._seed,
-            sampler=spec.sampler,
-            subject_cap=spec.subject_cap,
         )
 
 

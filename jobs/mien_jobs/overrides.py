@@ -142,10 +142,11 @@ def _rebuild(value: Any, kind: Kind, node: _Node, where: str, root: object) -> A
     if is_config(value):
         return _rebuild_config(value, node, where, root)
     if isinstance(value, Mapping):
-        _check(node, value, where, root)
+        if value:  # the names of an empty mapping are open: whoever reads it checks them
+            _check(node, value, where, root)
         inner = _inner_kind(kind)
         changed = {
-            key: _rebuild(value[key], inner, child, join(where, key), root)
+            key: _rebuild(value.get(key), inner, child, join(where, key), root)
             for key, child in node.children.items()
         }
         return {**value, **changed}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -65,6 +66,9 @@ class Recipe:
     data: DataPlan = field(default_factory=DataPlan)
     train: TrainPlan = field(default_factory=TrainPlan)
     track: TrackPlan = field(default_factory=TrackPlan)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Files of ``mien weights import`` for the parts of the network that training takes as given
+    (``weights.video_encoder=FILE``); ``random``: untrained, on purpose."""
     storage: str = "runs"
     """Folder or URI below which runs are kept."""
 

@@ -73,6 +73,7 @@ def prepare(recipe: Recipe) -> PreparedRun:
     builder = MethodBuilder(
         name=recipe.method, config=recipe.config, classes=data.label_set.classes
     )
+    method = builder()
     resolved = json.loads(overrides.to_json(recipe))
     uri = tracking_uri(recipe.track.uri, recipe.storage)
     job = TrainJob(
@@ -88,13 +89,14 @@ def prepare(recipe: Recipe) -> PreparedRun:
             method=recipe.method,
             config=resolved["config"],
             label_set=data.label_set,
-            prediction_stream=builder().prediction_stream(),
+            prediction_stream=method.prediction_stream(),
             stages_begun=0,
             recipe=resolved,
             split_hash=data.split.content_hash,
             manifest_hash=data.manifest.content_hash(),
             git_sha=describe_environment()["mien.git_sha"],
         ),
+        pretrained=given_weights(recipe, method.pretrained_parts()),
         tracker=TrackerSpec(
             uri=uri,
             experiment=recipe.track.experiment,
@@ -103,6 +105,30 @@ def prepare(recipe: Recipe) -> PreparedRun:
         ),
     )
     return PreparedRun(recipe=recipe, data=data, job=job)
+
+
+def given_weights(recipe: Recipe, parts: tuple[str, ...]) -> dict[str, str]:
+    """Absolute locations of the weights for the parts that a method takes as given.
+
+    Raises:
+        ValueError: a part without weights, or weights for a part that there is not.
+    """
+    for part in recipe.weights:
+        if part not in parts:
+            raise ValueError(
+                f"weights.{part}: {recipe.method} with these settings takes no such weights "
+                f"(it takes {', '.join(parts) or 'none: it learns everything'})"
+            )
+    missing = [part for part in parts if part not in recipe.weights]
+    if missing:
+        wanted = " ".join(f"weights.{part}=FILE" for part in missing)
+        raise ValueError(
+            f"{recipe.method} with these settings does not learn its {' and '.join(missing)} but "
+            "takes published weights: make files of them with `mien weights import` and add "
+            f"--set {wanted} (or =random to train on an untrained one, on purpose)"
+        )
+    located = {part: where for part, where in recipe.weights.items() if where != "random"}
+    return {part: absolute(where) for part, where in located.items()}
 
 
 def refuse_other_run(recipe: Recipe, data: RunData, folder: str) -> None:
@@ -116,7 +142,7 @@ def refuse_other_run(recipe: Recipe, data: RunData, folder: str) -> None:
         return
     started = json.loads(read_bytes(location))
     now = _recipe_file(recipe, data)
-    for key in ("method", "config", "data", "train", "split_hash", "manifest_hash"):
+    for key in ("method", "config", "weights", "data", "train", "split_hash", "manifest_hash"):
         if started.get(key) != now[key]:
             detail = _first_difference(started.get(key), now[key], key)
             raise ValueError(

@@ -287,3 +287,15 @@ def test_what_a_configuration_may_not_hold_is_refused() -> None:
         to_json(Recipe(scale=math.nan))
     with pytest.raises(TypedValueError, match="object"):
         to_json(Recipe(method=object()))
+
+
+def test_an_empty_mapping_takes_any_name_and_a_filled_one_only_its_own() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Files:
+        weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    filled = apply_overrides(Files(), ["weights.eye=a.bin", "weights.ear=b.bin"])
+
+    assert filled.weights == {"eye": "a.bin", "ear": "b.bin"}
+    with pytest.raises(OverrideError, match=r"unknown key weights.nose"):
+        apply_overrides(filled, ["weights.nose=c.bin"])

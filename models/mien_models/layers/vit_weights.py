@@ -88,3 +88,18 @@ def load_vit(
     own = encoder.state_dict()
     for name, tensor in found.items():
         own[name.replace("patch_embed.proj.", "patch_embed.")].copy_(tensor)
+
+
+def published_names(encoder: PatchEncoder) -> dict[str, Tensor]:
+    """Our encoder under the published names: what :func:`load_vit` reads (``code_grid`` its own).
+
+    Positions of further tokens (prompts) and everything that a sub-class adds stay out.
+    """
+    last = 1 + encoder.grid.num_patches
+    kept = ("cls_token", "patch_embed.", "blocks.", "norm.")
+    tensors = {
+        name.replace("patch_embed.", "patch_embed.proj."): tensor.detach()
+        for name, tensor in encoder.state_dict().items()
+        if name.startswith(kept)
+    }
+    return tensors | {"pos_embed": encoder.positions[:, :last].detach()}

@@ -58,6 +58,8 @@ class PackageInfo:
     """How many times ``begin_stage`` was called, which decides the network's shape."""
     json_state: Mapping[str, Any] = field(default_factory=dict)
     """The method's ``json_state()``."""
+    pretrained: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of each part that was taken as given: what it is, its licence, its hashes."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """The resolved recipe of the training."""
     metrics: Mapping[str, float] = field(default_factory=dict)

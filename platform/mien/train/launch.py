@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from mien.train.checkpoint import CheckpointStore
 from mien.train.loop import FitResult, fit
 from mien.train.plan import TrainPlan
 from mien.train.world import World, choose_device
+from mien.weights.part_file import read_part
 from mien_models.contract import Method
 
 
@@ -47,6 +48,8 @@ class TrainJob:
     loading: LoadPlan
     package: PackageInfo
     """What is known about the model beforehand; the worker fills in what training finds out."""
+    pretrained: Mapping[str, str] = field(default_factory=dict)
+    """Location of the weights of each part that training takes as given."""
     tracker: TrackerSpec | None = None
     """None: nothing is tracked."""
 
@@ -91,6 +94,7 @@ def run_worker(
     torch.set_num_threads(plan.threads_per_worker or max(1, (os.cpu_count() or 1) // world.size))
     seed_torch(plan.seed, "build")
     method = job.build_method()
+    job = replace(job, package=_load_pretrained(method, job))
     source = ClipSource(
         job.manifest,
         job.split,
@@ -117,6 +121,25 @@ def run_worker(
         _ship(job, method, result)
     tracker.flush()
     return result
+
+
+def _load_pretrained(method: Method, job: TrainJob) -> PackageInfo:
+    """Puts the given weights into the method; returns the package's info with their papers.
+
+    Raises:
+        ValueError: a file that can't be read, is for another part, or doesn't fit.
+    """
+    papers: dict[str, dict[str, str]] = {}
+    for name, location in job.pretrained.items():
+        part = read_part(location)
+        if part.facts.part != name:
+            raise ValueError(
+                f"{location} holds the weights of {part.facts.part} ({part.facts.kind}), and was "
+                f"given for {name}; write weights.{part.facts.part}={location}"
+            )
+        method.load_pretrained(name, part.tensors)
+        papers[name] = {**asdict(part.facts), "sha256": part.sha256}
+    return replace(job.package, pretrained=papers)
 
 
 def _open_tracker(job: TrainJob, world: World) -> Tracker:

@@ -22,7 +22,7 @@ from types import TracebackType
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "the whole way in minutes: clips, training, scores, registry, prediction"),
     "synth": ("synth", "make a data set of synthetic talking faces with known action units"),
-    "ingest": ("ingest", "make a manifest of your own folder or table of videos"),
+    "ingest": ("ingest", "make a manifest of your own videos, or of a published data set"),
     "weights": ("weights", "import published weights, or look into a file of weights"),
     "clips": ("clips", "look at the clips of a manifest: table, figures, faults, faces"),
     "forget": ("forget", "remove a person from manifests, caches and memories; list the models"),

@@ -26,6 +26,9 @@ from mien.media.storage import (
 MAX_FETCHED_BYTES = 64 * 2**20
 """Remote files up to this size are fetched in one request, larger ones read piecewise."""
 
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Files that are single pictures; Pillow reads them, not FFmpeg."""
+
 # Only containers of video and sound. FFmpeg also knows text, playlists and scripts that name other
 # files (hls, concat, dash, ...): a clip must not make a worker open those.
 _FORMATS = (

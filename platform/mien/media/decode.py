@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.media.audio_track import decode_audio_file, decode_waveform
-from mien.media.containers import clip_errors, open_media
+from mien.media.containers import PICTURE_SUFFIXES, clip_errors, open_media
 from mien.media.errors import ClipError
 from mien.media.frame_times import ChooseFrames, DecodedVideo, Wanted, stated_times
 from mien.media.packets import (
@@ -95,7 +95,7 @@ def decode_clip(
     """Decode the frames that ``choose_frames`` asks for, and the clip's sound.
 
     Args:
-        uri: A media file or a folder of pictures; a path or any fsspec URL.
+        uri: A media file, a folder of pictures or a picture; a path or any fsspec URL.
         choose_frames: Gets the number of presentable frames in [start_s, end_s) and returns the
             wanted ones, non-decreasing, repeats allowed. It may be called twice, when packets
             announced more frames than the decoder gives out; the last call counts.
@@ -122,7 +122,7 @@ def decode_clip(
     )
     own_rate_hz = sample_rate_hz if with_audio and audio_uri is None else None
     with clip_errors(location):
-        if _is_folder(location):
+        if _is_pictures(location):
             clip = _assemble(_image_folder().decode_folder(location, wanted), wanted)
         else:
             clip = _decode_file(location, wanted, num_threads, own_rate_hz)
@@ -146,7 +146,7 @@ def probe_clip(uri: str) -> ClipInfo:
     """
     location = absolute(uri)
     with clip_errors(location):
-        return _probe_folder(location) if _is_folder(location) else _probe_file(location)
+        return _probe_folder(location) if _is_pictures(location) else _probe_file(location)
 
 
 def _image_folder() -> ModuleType:
@@ -156,7 +156,10 @@ def _image_folder() -> ModuleType:
     return image_folder
 
 
-def _is_folder(location: str) -> bool:
+def _is_pictures(location: str) -> bool:
+    """Whether a clip is a folder of pictures, or a picture: a clip of one frame."""
+    if location.lower().endswith(PICTURE_SUFFIXES):
+        return True
     # A bucket is asked only where the name does not look like a file's: that is one request less.
     last = location.rsplit("/", 1)[-1]
     return ("." not in last or not is_remote(location)) and is_folder(location)
@@ -179,7 +182,6 @@ def _decode_file(
         clip = _assemble(video, wanted)
         waveform, refused = None, 0
         if sample_rate_hz is not None and sound is not None:
-            start_s = video.times.zero_s + (wanted.start_s or 0.0)
             waveform, refused = decode_waveform(
                 sound,
                 packets.audio,

@@ -1,4 +1,6 @@
-"""Clips that are folders of pictures, one file a frame, in natural order of their names."""
+"""Clips that are folders of pictures, one file a frame, in natural order of their names; a single
+picture is a clip of one frame.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,19 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image, ImageOps
 
+from mien.media.containers import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 from mien.media.errors import ClipError
 from mien.media.frame_times import DecodedVideo, FrameTimes, Wanted
-from mien.media.storage import explained, file_system, is_remote, join, read_bytes
+from mien.media.storage import (
+    explained,
+    file_system,
+    is_folder,
+    is_remote,
+    join,
+    read_bytes,
+)
 from mien.media.video import Picture, shrunk_size
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DEFAULT_FPS = 25
 """Frames a second of a folder, which itself does not say."""
 
@@ -28,12 +37,14 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def list_pictures(folder: str) -> list[str]:
-    """Locations of a folder's pictures in natural order.
+    """Locations of a folder's pictures in natural order; of a picture, its own.
 
     Raises:
         ClipError: the folder holds no picture.
         StorageError: it cannot be listed.
     """
+    if folder.lower().endswith(PICTURE_SUFFIXES) and not is_folder(folder):
+        return [folder]
     with explained(folder):
         if is_remote(folder):
             fs, path = file_system(folder)

@@ -182,6 +182,7 @@ def _decode_file(
         clip = _assemble(video, wanted)
         waveform, refused = None, 0
         if sample_rate_hz is not None and sound is not None:
+            start_s = video.times.zero_s + (wanted.start_s or 0.0)
             waveform, refused = decode_waveform(
                 sound,
                 packets.audio,

@@ -8,13 +8,15 @@ from fnmatch import fnmatchcase
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mien_models.contract import ClipBatch, Progress, TensorPredictor, plain_batch
 from mien_models.layers.patch_encoder import EncoderConfig
 from mien_models.mma_dfer import MmaDfer, MmaDferConfig
 from mien_models.mma_dfer.config import FusionConfig, PromptConfig
+from mien_models.mma_dfer.fusion import Presence
 from mien_models.mma_dfer.losses import classification_loss
-from mien_models.mma_dfer.model import PatchReadout
+from mien_models.mma_dfer.model import JointHead, PatchReadout
 
 CLASSES = ("happy", "sad", "angry")
 START = Progress(stage=0, epoch=0, step=0, total_steps=10)
@@ -124,6 +126,9 @@ def test_decay_spares_everything_but_matrices() -> None:
         {"fusion": FusionConfig(width=8, operator="per_frame_mean")},
         {"prompts": PromptConfig(stage_period=3)},
         {"temporal": dataclasses.replace(TINY.temporal, depth=2)},
+        {"temporal": dataclasses.replace(TINY.temporal, depth=0)},
+        {"prompts": PromptConfig(progressive=False)},
+        {"train_positions": False},
     ],
 )
 def test_ablations_train(changes: dict[str, object]) -> None:
@@ -134,9 +139,22 @@ def test_ablations_train(changes: dict[str, object]) -> None:
     assert stage is not None
     for pattern in stage.trainable:
         assert any(fnmatchcase(name, pattern) for name, _ in method.named_parameters()), pattern
-    loss = method({"clips": make_batch()}, START).loss
-    loss.backward()
-    assert loss.isfinite()
+    for name, parameter in method.named_parameters():
+        parameter.requires_grad_(any(fnmatchcase(name, p) for p in stage.trainable))
+    method.train()({"clips": make_batch()}, START).loss.backward()
+    reached = {name for name, value in method.named_parameters() if value.grad is not None}
+    assert reached == {name for name, value in method.named_parameters() if value.requires_grad}
+
+
+def test_without_a_temporal_block_frames_are_averaged() -> None:
+    temporal = dataclasses.replace(TINY.temporal, depth=0)
+    method = MmaDfer(dataclasses.replace(TINY, temporal=temporal), CLASSES).eval()
+    video_BTD, audio_BD = torch.randn(2, 3, 8), torch.randn(2, 8)
+    head = JointHead(8, temporal, 3, learns_missing=False)
+    joint = F.linear(video_BTD + audio_BD[:, None], head.project.weight, head.project.bias)
+
+    torch.testing.assert_close(head(video_BTD, audio_BD, Presence()), joint.mean(dim=1))
+    assert method.predict(make_batch()).logits_BK.isfinite().all()
 
 
 def test_shipped_weights_hold_no_decoder() -> None:

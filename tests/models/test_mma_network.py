@@ -16,7 +16,7 @@ from mien_models.layers.positions import resize_grid, sincos_grid
 from mien_models.mma_dfer import MmaDfer, MmaDferConfig
 from mien_models.mma_dfer.config import FusionConfig, PromptConfig, TemporalConfig
 from mien_models.mma_dfer.fusion import Exchange, Presence, plan_routes
-from mien_models.mma_dfer.model import MmaDferNetwork, PromptedEncoder
+from mien_models.mma_dfer.model import MmaDferNetwork, PromptedEncoder, stretched_positions
 
 UNUSED_HEADS = 778_228
 DEAD_NORMS = 2_048
@@ -278,9 +278,8 @@ def test_with_open_gates_everything_gets_a_gradient() -> None:
 
 def test_other_numbers_of_frames_stretch_the_positions() -> None:
     network = MmaDferNetwork(SMALL, 5).eval()
-    ramp = torch.arange(4.0)[None, :, None].expand(1, 4, 12)
-    network.head.positions = nn.Parameter(ramp.clone())
-    stretched = network.head._frame_positions(6)[0, :, 0]
+    ramp = torch.arange(1.0, 4.0)[None, :, None].expand(1, 3, 12)
+    stretched = stretched_positions(ramp, 6)[0, :, 0]
     torch.testing.assert_close(stretched, torch.tensor([1.0, 1.25, 1.75, 2.25, 2.75, 3.0]))
     video, audio = network_inputs(SMALL)
     assert network(video.repeat(1, 2, 1, 1, 1), audio, Presence()).logits_BK.shape == (2, 5)

@@ -21,6 +21,8 @@ class PromptConfig:
     """Prompt tokens of each stage; 0 leaves prompts out."""
     stage_period: int = 6
     """Blocks a stage. After the first block of a stage its prompts get a learned offset."""
+    progressive: bool = True
+    """False: no offsets; the prompts are put in once and left to the encoder."""
     position_std: float = 1.0
     """Spread of the prompts' initial positions."""
 
@@ -77,6 +79,7 @@ class TemporalConfig:
 
     dim: int = 512
     depth: int = 1
+    """Blocks; 0: the mean of the frames' joint tokens, without class token and positions."""
     num_heads: int = 8
     head_dim: int = 64
     mlp_dim: int = 1024
@@ -84,8 +87,10 @@ class TemporalConfig:
     """Spread of the initial class token and positions."""
 
     def __post_init__(self) -> None:
-        if min(self.dim, self.depth, self.num_heads, self.head_dim, self.mlp_dim) < 1:
-            raise ValueError(f"every size of the temporal transformer must be at least 1: {self}")
+        if min(self.dim, self.num_heads, self.head_dim, self.mlp_dim) < 1 or self.depth < 0:
+            raise ValueError(
+                f"sizes of the temporal transformer must be at least 1, its depth 0 or more: {self}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,6 +177,8 @@ class MmaDferConfig:
             lr=1e-4, weight_decay=1e-2, schedule="epoch_cosine", clip_norm=None
         )
     )
+    train_positions: bool = True
+    """False: the encoders' positions (their prompts' among them) stay as they are."""
     decay_everything: bool = True
     """Weight decay also on gates, norms, biases, prompts and positions (published)."""
     autoencoder: AutoencoderConfig | None = None

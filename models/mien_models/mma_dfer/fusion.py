@@ -116,11 +116,18 @@ class Exchange(nn.Module):
         dim: features of the encoders' tokens.
         width: features of the bottleneck.
         learns_missing: whether a missing modality is heard as a learned vector.
+        audio_hears: whether sound hears of the picture at all.
         gate_start: initial value of both gates.
     """
 
     def __init__(
-        self, dim: int, width: int, *, learns_missing: bool, gate_start: float = 0.0
+        self,
+        dim: int,
+        width: int,
+        *,
+        learns_missing: bool,
+        audio_hears: bool = True,
+        gate_start: float = 0.0,
     ) -> None:
         super().__init__()
         self.video_down = nn.Linear(dim, width)
@@ -131,8 +138,10 @@ class Exchange(nn.Module):
         self.audio_up = nn.Linear(width, dim)
         self.video_gate = nn.Parameter(torch.full((1,), gate_start))
         self.audio_gate = nn.Parameter(torch.full((1,), gate_start))
-        self.missing_video = nn.Parameter(torch.zeros(width)) if learns_missing else None
-        self.missing_audio = nn.Parameter(torch.zeros(width)) if learns_missing else None
+        self.missing_video = self.missing_audio = None
+        if learns_missing:
+            self.missing_audio = nn.Parameter(torch.zeros(width))
+            self.missing_video = nn.Parameter(torch.zeros(width)) if audio_hears else None
 
     def forward(
         self, video_BTND: Tensor, audio_BND: Tensor, routes: Routes, presence: Presence

@@ -155,7 +155,9 @@ class MmaDfer(Method):
             sampling=config.sampling,
             augmentation=config.augmentation,
         )
-        trainable = ["network.*_encoder.positions", "network.head.*", "network.classifier.*"]
+        trainable = ["network.head.*", "network.classifier.*"]
+        if config.train_positions:
+            trainable.append("network.*_encoder.positions")
         if self.network.video_encoder.prompts is not None:
             trainable.append("network.*_encoder.prompt*")
         if len(self.network.exchanges):

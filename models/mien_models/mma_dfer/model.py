@@ -30,7 +30,8 @@ class PromptedEncoder(PatchEncoder):
 
     Attributes:
         prompts: [stages * per stage, D], or None without prompts.
-        prompt_offsets: [stages, per stage, D]: added to a stage's prompts after its first block.
+        prompt_offsets: [stages, per stage, D]: added to a stage's prompts after its first block;
+            None if they are not progressive.
     """
 
     def __init__(
@@ -52,10 +53,9 @@ class PromptedEncoder(PatchEncoder):
         self.prompts = self.prompt_offsets = None
         if num_prompts:
             shape = (stages, config.prompts.per_stage, self.dim)
-            self.prompts = nn.Parameter(torch.empty(num_prompts, self.dim))
-            self.prompt_offsets = nn.Parameter(torch.empty(shape))
-            for prompt in (self.prompts, self.prompt_offsets):
-                nn.init.normal_(prompt, std=self.dim**-0.5)
+            self.prompts = nn.Parameter(torch.randn(num_prompts, self.dim) * self.dim**-0.5)
+            if config.prompts.progressive:
+                self.prompt_offsets = nn.Parameter(torch.randn(shape) * self.dim**-0.5)
 
     def tokens(self, pictures_BCHW: Tensor) -> Tensor:
         """Input of the first block, [B, N, D]: class token, patches, prompts, plus positions."""
@@ -140,8 +140,11 @@ class JointHead(nn.Module):
     ) -> None:
         super().__init__()
         self.project = nn.Linear(encoder_dim, config.dim)
-        self.cls_token = nn.Parameter(config.token_std * torch.randn(1, 1, config.dim))
-        self.positions = nn.Parameter(config.token_std * torch.randn(1, 1 + num_frames, config.dim))
+        self.cls_token = self.positions = None
+        if config.depth:
+            tokens = config.token_std * torch.randn(1, 2 + num_frames, config.dim)
+            self.cls_token = nn.Parameter(tokens[:, :1].clone())
+            self.positions = nn.Parameter(tokens[:, 1:].clone())
         self.blocks = nn.ModuleList(TemporalBlock(config) for _ in range(config.depth))
         self.missing_video = nn.Parameter(torch.zeros(encoder_dim)) if learns_missing else None
         self.missing_audio = nn.Parameter(torch.zeros(encoder_dim)) if learns_missing else None
@@ -153,7 +156,10 @@ class JointHead(nn.Module):
         if presence.audio_B is not None and self.missing_audio is not None:
             audio_BD = torch.where(presence.audio_B[:, None], audio_BD, self.missing_audio)
         tokens_BTD = self.project(video_BTD + audio_BD[:, None])
-        tokens_BTD = tokens_BTD + self._frame_positions(tokens_BTD.shape[1])
+        if self.cls_token is None or self.positions is None:
+            mean_BD: Tensor = tokens_BTD.mean(dim=1)
+            return mean_BD
+        tokens_BTD = tokens_BTD + stretched_positions(self.positions[:, 1:], tokens_BTD.shape[1])
         first = self.cls_token + self.positions[:, :1]
         first = first.to(tokens_BTD.dtype).expand(tokens_BTD.shape[0], -1, -1)
         tokens = torch.cat([first, tokens_BTD], dim=1)
@@ -161,13 +167,13 @@ class JointHead(nn.Module):
             tokens = block(tokens)
         return tokens[:, 0]
 
-    def _frame_positions(self, num_frames: int) -> Tensor:
-        """The frames' positions, stretched linearly to another number of frames."""
-        positions = self.positions[:, 1:]
-        if num_frames == positions.shape[1]:
-            return positions
-        stretched = F.interpolate(positions.transpose(1, 2), size=num_frames, mode="linear")
-        return stretched.transpose(1, 2)
+
+def stretched_positions(positions_BTD: Tensor, num_frames: int) -> Tensor:
+    """The frames' positions, stretched linearly to another number of frames."""
+    if num_frames == positions_BTD.shape[1]:
+        return positions_BTD
+    stretched = F.interpolate(positions_BTD.transpose(1, 2), size=num_frames, mode="linear")
+    return stretched.transpose(1, 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,6 +201,7 @@ class MmaDferNetwork(nn.Module):
                     dim,
                     config.fusion.width,
                     learns_missing=learns_missing,
+                    audio_hears=config.fusion.operator != "one_way",
                     gate_start=config.fusion.gate_start,
                 )
                 for block in config.fusion.fused_blocks(config.encoder.depth)

@@ -1,0 +1,218 @@
+"""Which files of runs name a person's clips, and in what role.
+
+Below a folder of runs, every JSON, Parquet and CSV file is read. A run is a folder with a
+``recipe.json``; files elsewhere (copies among MLflow's artifacts) are told of as they are.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mien.clips.forget.memories import Removal, mentions_of, without_clips
+from mien.clips.forget.person import Person
+from mien.clips.splits import PARTS
+from mien.media import storage
+
+MEMORY_KEYS = {"state.json": "method", "model.json": "json_state"}
+"""Files in which a method keeps its own state, and under which key."""
+SUFFIXES = (".json", ".parquet", ".csv")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mention:
+    """A file that names clips of the person."""
+
+    location: str
+    count: int
+    """Places or rows in it that do."""
+    parts: Mapping[str, int]
+    """Clips in each part, where the file is a split."""
+    in_memory: int = 0
+    """Mentions in a method's own state."""
+    is_ours: bool = True
+    """False: a run on another manifest, whose clips only happen to have the same ids."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOfPerson:
+    """A run folder with all of its files that name the person's clips."""
+
+    folder: str
+    """Empty: files that are in no run's folder."""
+    manifest: str
+    """That the run was started with; empty where that is not known."""
+    mentions: tuple[Mention, ...]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the run was on one of the manifests."""
+        return all(mention.is_ours for mention in self.mentions)
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Clips of the person in each part of the run's split."""
+        return {p: n for m in self.mentions for p, n in m.parts.items() if n}
+
+
+def search_runs(folder: str, person: Person) -> list[RunOfPerson]:
+    """Reads what is below a folder or prefix and finds the person's clips in it.
+
+    Raises:
+        StorageError: there is no such folder, or a file can't be read.
+    """
+    folder = storage.absolute(folder)
+    files = sorted(_files(folder))
+    recipes = {storage.parent(file): _json(file) for file in files if file.endswith("/recipe.json")}
+    by_run: dict[str, list[Mention]] = {}
+    for file in files:
+        run = _run_of(file, recipes)
+        is_ours = _is_ours(recipes[run], person) if run else True
+        found = _mention(file, person, is_ours=is_ours)
+        if found is not None:
+            by_run.setdefault(run, []).append(found)
+    return [
+        RunOfPerson(folder=run, manifest=_manifest_of(recipes.get(run)), mentions=tuple(mentions))
+        for run, mentions in sorted(by_run.items())
+    ]
+
+
+def forget_in_memory(mention: Mention, person: Person) -> Removal:
+    """Rewrites a checkpoint's or package's state without the person's clips.
+
+    Raises:
+        StorageError: the file can't be written; it is as it was then.
+    """
+    data = storage.read_bytes(mention.location)
+    content, removal = _forgotten(mention, data, person)
+    if removal.removed:
+        indent = 2 if b"\n" in data.strip() else None
+        text = json.dumps(content, indent=indent) + ("\n" if data.endswith(b"\n") else "")
+        storage.write_bytes_atomically(mention.location, text.encode())
+    return removal
+
+
+def memory_left(mention: Mention, person: Person) -> Removal:
+    """What `forget_in_memory` would remove and what it can't; the file is only read."""
+    return _forgotten(mention, storage.read_bytes(mention.location), person)[1]
+
+
+def _forgotten(mention: Mention, data: bytes, person: Person) -> tuple[Any, Removal]:
+    content = json.loads(data)
+    key = MEMORY_KEYS[_name(mention.location)]
+    content[key], removal = without_clips(content[key], person.clip_ids, person.known_ids)
+    return content, removal
+
+
+def _files(folder: str) -> Iterator[str]:
+    fs, path = storage.file_system(folder)
+    if not storage.is_folder(folder):
+        raise storage.StorageError(
+            "missing_file", f"there is no folder {folder}; name the folder of the runs"
+        )
+    with storage.explained(folder):
+        found = fs.find(path)
+    prefix = folder.split("://", 1)[0] + "://" if storage.is_remote(folder) else ""
+    for entry in found:
+        if entry.endswith(SUFFIXES):
+            yield prefix + entry.removeprefix(prefix)
+
+
+def _run_of(file: str, recipes: Mapping[str, Any]) -> str:
+    """The innermost run that a file lies in; empty: none."""
+    inside = [run for run in recipes if file.startswith(run + "/")]
+    return max(inside, key=len, default="")
+
+
+def _manifest_of(recipe: Any) -> str:
+    data = recipe.get("data") if isinstance(recipe, Mapping) else None
+    return str(data.get("manifest", "")) if isinstance(data, Mapping) else ""
+
+
+def _is_ours(recipe: Any, person: Person) -> bool:
+    """Whether a recipe names one of the manifests by place or by content; True if it names none."""
+    uri = _manifest_of(recipe)
+    if not uri:
+        return True
+    content = recipe.get("manifest_hash")
+    uri = storage.absolute(uri)
+    return any(
+        uri in (manifest.uri, storage.parent(manifest.uri)) or content in manifest.content_hashes
+        for manifest in person.manifests
+    )
+
+
+def _mention(file: str, person: Person, *, is_ours: bool) -> Mention | None:
+    ids = person.clip_ids
+    parts: dict[str, int] = {}
+    in_memory = 0
+    if file.endswith(".json"):
+        content = _json(file)
+        count = sum(1 for _ in mentions_of(content, ids))
+        if isinstance(content, dict):
+            if _name(file) == "split.json":
+                parts = {part: _num_named(content.get(part), ids) for part in PARTS}
+            if _name(file) == "model.json" and is_ours:
+                is_ours = _is_ours(
+                    {**content.get("recipe", {}), "manifest_hash": content.get("manifest_hash")},
+                    person,
+                )
+            memory = content.get(MEMORY_KEYS.get(_name(file), ""))
+            in_memory = sum(1 for _ in mentions_of(memory, ids))
+    elif file.endswith(".parquet"):
+        count = _rows_of_parquet(file, ids)
+    else:
+        rows = csv.reader(io.StringIO(storage.read_bytes(file).decode("utf-8", "replace")))
+        count = sum(any(cell in ids for cell in row) for row in rows)
+    if not count:
+        return None
+    return Mention(location=file, count=count, parts=parts, in_memory=in_memory, is_ours=is_ours)
+
+
+def _num_named(clips: Any, ids: frozenset[str]) -> int:
+    return len(ids.intersection(clips)) if isinstance(clips, list) else 0
+
+
+def _rows_of_parquet(file: str, ids: frozenset[str]) -> int:
+    source = pa.BufferReader(storage.read_bytes(file))
+    try:
+        if "clip_id" not in pq.read_schema(source).names:
+            return 0
+        column = pq.read_table(source, columns=["clip_id"])["clip_id"].cast(pa.string())
+    except pa.ArrowException as error:
+        raise storage.StorageError(
+            "storage_unreadable", f"{file} can't be searched for the person's clips: {error}"
+        ) from error
+    return pc.sum(pc.is_in(column, value_set=pa.array(sorted(ids)))).as_py() or 0
+
+
+def _json(file: str) -> Any:
+    """The content; of files that are no single JSON value, the values of their lines.
+
+    Ray writes ``result.json`` a line a step, and a log may be cut: a line that is no JSON either is
+    searched for words in quotes.
+    """
+    text = storage.read_bytes(file).decode("utf-8", "replace")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return [_json_line(line) for line in text.splitlines()]
+
+
+def _json_line(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return line.split('"')
+
+
+def _name(file: str) -> str:
+    return file.rsplit("/", 1)[-1]

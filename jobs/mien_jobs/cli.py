@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "weights": ("weights", "import published weights, or look into a file of weights"),
     "clips": ("clips", "look at the clips of a manifest: table, figures, faults, faces"),
     "forget": ("forget", "remove a person from manifests, caches and memories; list the models"),
+    "cache": ("cache", "decode clips once, for every epoch and every run"),
     "train": ("train", "train a method on a manifest, on one machine or a cluster"),
     "evaluate": ("evaluate", "score a model on the people it has never seen"),
     "predict": ("predict", "run a model over a video file"),

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mien.cache.images import ImageFormat
+from mien.cache.settings import StoredAs
 from mien.media.faces import FaceRule
 from mien.train.plan import TrainPlan
 
@@ -30,8 +32,16 @@ class DataPlan:
     face_rule: FaceRule = "largest"
     """Whose face is followed where a clip shows several; ``given_box``: the one in the manifest's
     ``face_box``."""
+    cache: str = ""
+    """Folder or URI of a clip cache, which is filled before training starts; empty: every epoch
+    decodes anew."""
+    cache_format: ImageFormat = "jpeg"
+    """``png``: without loss, the same as decoding anew, but larger and slower to read."""
+    cache_max_frames: int | None = None
+    """Longer clips are cached as this many evenly spaced frames; none: every frame."""
 
     def __post_init__(self) -> None:
+        StoredAs(image_format=self.cache_format, max_frames=self.cache_max_frames)
         for name in ("val_fraction", "test_fraction"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"data.{name} must be in [0, 1), got {getattr(self, name)}")

@@ -31,11 +31,13 @@ from mien.train.launch import TrainJob, train
 from mien.train.local_ray import ray_session
 from mien.train.loop import FitResult
 from mien_jobs import overrides
+from mien_jobs.caching import complete_cache, read_cached, streams_of
 from mien_jobs.data import RunData, open_data
 from mien_jobs.evaluation import evaluate_method, track_evaluation
 from mien_jobs.methods import MethodBuilder, load_method
 from mien_jobs.recipe import Recipe
 from mien_jobs.tracking import tracking_uri
+from mien_models.contract import StreamSpec
 
 Say = Callable[[str], None]
 
@@ -47,6 +49,8 @@ class PreparedRun:
     recipe: Recipe
     data: RunData
     job: TrainJob
+    streams: tuple[StreamSpec, ...]
+    """Every stream that the run will open, where a cache needs to know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,8 @@ def prepare(recipe: Recipe) -> PreparedRun:
     Raises:
         ValueError: the data don't fit, or a run of this name has other settings.
     """
+    if recipe.data.cache:
+        recipe = replace(recipe, data=replace(recipe.data, cache=absolute(recipe.data.cache)))
     data = open_data(recipe.data)
     folder = join(absolute(recipe.storage), recipe.name)
     refuse_other_run(recipe, data, folder)
@@ -104,7 +110,14 @@ def prepare(recipe: Recipe) -> PreparedRun:
             run_key=folder,
         ),
     )
-    return PreparedRun(recipe=recipe, data=data, job=job)
+    streams = tuple(streams_of(method)) if recipe.data.cache else ()
+    run = PreparedRun(recipe=recipe, data=data, job=job, streams=streams)
+    return with_loading(run, read_cached(data, recipe.data, streams))
+
+
+def with_loading(run: PreparedRun, data: RunData) -> PreparedRun:
+    """The run with its clips read in another way."""
+    return replace(run, data=data, job=replace(run.job, loading=data.loading))
 
 
 def given_weights(recipe: Recipe, parts: tuple[str, ...]) -> dict[str, str]:
@@ -183,8 +196,12 @@ def run_training(run: PreparedRun, say: Say = print) -> TrainedModel:
     _track_settings(tracker, run)
     started = time.monotonic()
     try:
-        with ray_session(recipe.train) if recipe.train.workers else nullcontext():
-            fit = train(job)
+        use_ray = recipe.train.workers > 0
+        with ray_session(recipe.train) if use_ray else nullcontext():
+            if recipe.data.cache:
+                data = complete_cache(run.data, recipe.data, run.streams, use_ray=use_ray, say=say)
+                run = with_loading(run, data)
+            fit = train(run.job)
             say(f"trained {fit.steps} steps in {time.monotonic() - started:.0f} s")
             model = _finish(run, fit, tracker, say)
     except BaseException as error:

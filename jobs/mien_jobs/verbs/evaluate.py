@@ -13,6 +13,7 @@ from mien.media.storage import absolute
 from mien.track.registry import resolve
 from mien.train.local_ray import ray_session
 from mien.train.plan import TrainPlan
+from mien_jobs.caching import read_cached
 from mien_jobs.data import RunData, load_plan, split_clips
 from mien_jobs.evaluation import evaluate_method, save_evaluation
 from mien_jobs.methods import load_method
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     data, is_own = open_clips(info, args.data)
     which: SplitName = args.split or ("test" if is_own else "all")
     plan = TrainPlan(device=args.device, workers=1)
+    data = read_cached(data, trained_on(info), [info.prediction_stream.for_prediction(which)])
     with ray_session(plan):
         found = evaluate_method(method, info, data, which=which, plan=plan)
     location = save_evaluation(found, absolute(args.out))
@@ -64,7 +66,7 @@ def open_clips(info: PackageInfo, manifest_uri: str | None) -> tuple[RunData, bo
     Raises:
         ValueError: the training's clips or split can't be had again.
     """
-    plan = from_json(DataPlan(), json.dumps(info.recipe["data"]))
+    plan = trained_on(info)
     manifest = Manifest.read(absolute(manifest_uri or plan.manifest)).consented()
     is_own = manifest.content_hash() == info.manifest_hash
     if not is_own:
@@ -85,3 +87,8 @@ def open_clips(info: PackageInfo, manifest_uri: str | None) -> tuple[RunData, bo
         manifest=manifest, label_set=info.label_set, split=split, loading=load_plan(plan)
     )
     return data, is_own
+
+
+def trained_on(info: PackageInfo) -> DataPlan:
+    """The data plan of a model's training."""
+    return from_json(DataPlan(), json.dumps(info.recipe["data"]))

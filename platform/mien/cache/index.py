@@ -89,14 +89,20 @@ def parse_index(data: bytes, location: str) -> Index:
     """
     if index_name(data) != location.rsplit("/", 1)[-1]:
         raise CacheError(
-            f"{location} is damaged: its content is not what its name says. Delete this file: the "
-            "clips that it lists are made anew."
+            f"{location} is damaged: its content is not what its name says. What it lists is made "
+            f"anew; `mien cache prune` removes it."
         )
-    table = pq.read_table(pa.BufferReader(data))
-    about = table.schema.metadata
-    return Index(
-        settings=CacheSettings.from_json(about[_SETTINGS].decode()),
-        settings_digest=about[_DIGEST].decode(),
-        shard=about[_SHARD].decode() or None,
-        entries=tuple(Entry(**row) for row in table.to_pylist()),
-    )
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        about = table.schema.metadata
+        return Index(
+            settings=CacheSettings.from_json(about[_SETTINGS].decode()),
+            settings_digest=about[_DIGEST].decode(),
+            shard=about[_SHARD].decode() or None,
+            entries=tuple(Entry(**row) for row in table.to_pylist()),
+        )
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise CacheError(
+            f"{location} was written by another version of Mien ({error}); `mien cache prune` "
+            "removes it"
+        ) from error

@@ -25,7 +25,10 @@ class StoredAs:
 
     def __post_init__(self) -> None:
         if self.max_frames is not None and self.max_frames < 1:
-            raise ValueError(f"max_frames must be at least 1 or none, got {self.max_frames}")
+            raise ValueError(
+                "data.cache_max_frames: a cache keeps at least one frame of a clip (or none: all "
+                f"of them), got {self.max_frames}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

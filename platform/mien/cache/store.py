@@ -36,8 +36,7 @@ class Located:
     """An entry and where it lies."""
 
     entry: Entry
-    index: str
-    """Name of the index file."""
+    settings_digest: str
     shard: str | None
 
 
@@ -64,6 +63,13 @@ class ClipCache:
         """Use :meth:`open`."""
         self.uri = storage.absolute(uri).rstrip("/")
         self._indexes: dict[str, Index] = {}
+        self.damaged_indexes: dict[str, str] = {}
+        """Index files that cannot be read, and why; what they list counts as missing."""
+
+    @staticmethod
+    def exists(uri: str) -> bool:
+        """Whether there is a cache at a path or URI."""
+        return storage.exists(storage.join(storage.absolute(uri), MARKER))
 
     @classmethod
     def open(cls, uri: str, *, create: bool = False) -> ClipCache:
@@ -74,26 +80,26 @@ class ClipCache:
             create: make one where there is none.
 
         Raises:
-            CacheError: there is no cache, a damaged one, or one of a newer Mien.
+            CacheError: there is no cache, or something else.
             StorageError: the storage cannot be reached.
         """
         cache = cls(uri)
-        marker = storage.join(cache.uri, MARKER)
-        if not storage.exists(marker):
+        if not cls.exists(uri):
             if not create:
                 raise CacheError(
                     f"there is no clip cache in {cache.uri}: check the spelling, or make one with "
                     "`mien cache build`"
                 )
             cache._refuse_foreign_files()
-            storage.write_bytes_atomically(marker, json.dumps({"mien_clip_cache": 1}).encode())
+            marker = json.dumps({"mien_clip_cache": 1}).encode()
+            storage.write_bytes_atomically(storage.join(cache.uri, MARKER), marker)
         cache.refresh()
         return cache
 
     def _refuse_foreign_files(self) -> None:
         for folder in (self._index_folder, self._shard_folder):
             # Somebody may just have made this cache.
-            if storage.exists(folder) and not storage.exists(storage.join(self.uri, MARKER)):
+            if storage.exists(folder) and not self.exists(self.uri):
                 raise CacheError(f"{folder} is there and is no clip cache's; name a new folder")
 
     @property
@@ -107,17 +113,16 @@ class ClipCache:
     def refresh(self) -> None:
         """Looks again at what there is; only new index files are read.
 
-        Raises:
-            CacheError: an index file is damaged.
+        A damaged one is named in the log and left out: what it lists is made anew.
         """
         names = set(storage.list_files(self._index_folder))
         names = {name for name in names if name.endswith(".parquet")}
-        new = sorted(names - self._indexes.keys())
+        new = sorted(names - self._indexes.keys() - self.damaged_indexes.keys())
         with ThreadPoolExecutor(_THREADS) as threads:
             loaded = dict(zip(new, threads.map(self._load_index, new), strict=True))
-        kept = {name: index for name, index in self._indexes.items() if name in names}
         read = {name: index for name, index in loaded.items() if index is not None}
-        self._indexes = kept | read
+        self._indexes = {n: at for n, at in self._indexes.items() if n in names} | read
+        self.damaged_indexes = {n: at for n, at in self.damaged_indexes.items() if n in names}
 
     def _load_index(self, name: str) -> Index | None:
         location = storage.join(self._index_folder, name)
@@ -127,6 +132,10 @@ class ClipCache:
             if error.reason == "missing_file":  # removed since it was listed
                 return None
             raise
+        except CacheError as error:
+            _log.warning("%s", error)
+            self.damaged_indexes[name] = str(error)
+            return None
 
     @property
     def indexes(self) -> Mapping[str, Index]:
@@ -135,9 +144,8 @@ class ClipCache:
 
     def entries(self) -> Iterator[Located]:
         """Every entry."""
-        for name, index in self._indexes.items():
-            for entry in index.entries:
-                yield Located(entry=entry, index=name, shard=index.shard)
+        for index in self._indexes.values():
+            yield from _located(index)
 
     def shard_location(self, shard: str) -> str:
         """Where a shard lies."""
@@ -171,11 +179,10 @@ class ClipCache:
     def _by_clip(self, settings_digest: str) -> dict[str, dict[str, Located]]:
         """Entries by clip, then by content."""
         found: dict[str, dict[str, Located]] = {}
-        for name, index in sorted(self._indexes.items()):
+        for _, index in sorted(self._indexes.items()):
             if index.settings_digest == settings_digest:
-                for entry in index.entries:
-                    located = Located(entry=entry, index=name, shard=index.shard)
-                    found.setdefault(entry.clip, {})[entry.content] = located
+                for at in _located(index):
+                    found.setdefault(at.entry.clip, {})[at.entry.content] = at
         return found
 
     def contents(self, settings: CacheSettings) -> set[tuple[str, str]]:
@@ -242,7 +249,7 @@ class ClipCache:
         return removed
 
     def leftovers(self, *, min_age_s: float = 0.0) -> list[str]:
-        """Files of shards that no index names: a program was interrupted, or is at work."""
+        """Files that don't count: of a program that was interrupted or is at work, or damaged."""
         self.refresh()
         named = {index.shard for index in self._indexes.values()}
         found = [
@@ -253,7 +260,7 @@ class ClipCache:
         found += [
             storage.join(self._index_folder, name)
             for name in storage.list_files(self._index_folder)
-            if not name.endswith(".parquet")
+            if name not in self._indexes
         ]
         return [location for location in found if _age_s(location) >= min_age_s]
 
@@ -265,11 +272,7 @@ class ClipCache:
         self.refresh()
         removed = 0
         for name, index in list(self._indexes.items()):
-            kept = [
-                entry
-                for entry in index.entries
-                if not is_unwanted(Located(entry=entry, index=name, shard=index.shard))
-            ]
+            kept = [at.entry for at in _located(index) if not is_unwanted(at)]
             if len(kept) < len(index.entries):
                 self._replace(name, index, kept)
                 removed += len(index.entries) - len(kept)
@@ -296,12 +299,19 @@ class ClipCache:
         return rows, entries
 
     def discard(self, index_file: str) -> None:
-        """Removes an index and its shard."""
-        index = self._indexes.pop(index_file)
+        """Removes an index, damaged or not, and its shard."""
+        index = self._indexes.pop(index_file, None)
+        self.damaged_indexes.pop(index_file, None)
         storage.remove(storage.join(self._index_folder, index_file))
-        is_shared = any(other.shard == index.shard for other in self._indexes.values())
-        if index.shard is not None and not is_shared:
+        if index is None or index.shard is None:
+            return
+        if all(other.shard != index.shard for other in self._indexes.values()):
             storage.remove(self.shard_location(index.shard))
+
+
+def _located(index: Index) -> Iterator[Located]:
+    for entry in index.entries:
+        yield Located(entry=entry, settings_digest=index.settings_digest, shard=index.shard)
 
 
 def _held_by_leftover(location: str) -> set[str] | None:

@@ -39,6 +39,8 @@ class IngestReport:
     quarantined: tuple[Rejected, ...]
     notes: tuple[str, ...] = ()
     """What else the user should know, a sentence each."""
+    counts: tuple[str, ...] = ()
+    """Of a published data set: what was found beside what was published, a line each."""
 
     def write(self, uri: str) -> Manifest:
         """Write the manifest, and beside it the list of what was left out (`.quarantine.csv`).
@@ -75,7 +77,7 @@ class IngestReport:
             + (f": {by_label}" if by_label else ""),
             f"{len(self.quarantined)} left out" + (f": {by_reason}" if by_reason else ""),
         ]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *self.counts, *self.notes])
 
 
 def quarantine_uri(manifest_uri: str) -> str:
@@ -116,7 +118,7 @@ def ingest_folders(
         notes += _unmatched_note(listing.candidates, str(subject_regex))
     else:
         notes.append("People are not known (no --subject-regex): each clip counts as a person.")
-    return _ingest(
+    return ingest_candidates(
         listing.candidates, listing.rejected, notes, folder, label_set, num_threads, progress
     )
 
@@ -150,10 +152,10 @@ def ingest_csv(
     candidates, rejected, notes = read_candidates(location, folder, encoding)
     if not any(candidate.row.get("subject_id") for candidate in candidates):
         notes.append("People are not known (no column subject): each clip counts as a person.")
-    return _ingest(candidates, rejected, notes, folder, label_set, num_threads, progress)
+    return ingest_candidates(candidates, rejected, notes, folder, label_set, num_threads, progress)
 
 
-def _ingest(
+def ingest_candidates(
     candidates: Sequence[Candidate],
     rejected: Sequence[Rejected],
     notes: list[str],
@@ -162,7 +164,17 @@ def _ingest(
     num_threads: int,
     progress: Progress | None,
 ) -> IngestReport:
-    """Check labels first (cheap), then open what is left."""
+    """A report of clips that a folder, table or list names: labels first (cheap), then the files.
+
+    Args:
+        candidates: clips that are worth opening.
+        rejected: what was left out before.
+        notes: for the user; more are added.
+        folder: absolute; what uris are stored relative to.
+        label_set: see `ingest_folders`, as for the rest.
+        num_threads: files that are opened at the same time.
+        progress: called after each file.
+    """
     quarantined = list(rejected)
     usable = []
     for candidate in candidates:
@@ -171,7 +183,7 @@ def _ingest(
             usable.append(candidate)
         else:
             quarantined.append(problem)
-    probes = _probe_all(list(dict.fromkeys(c.location for c in usable)), num_threads, progress)
+    probes = probe_all(list(dict.fromkeys(c.location for c in usable)), num_threads, progress)
     rows = []
     for candidate in usable:
         outcome = _probed_row(candidate, probes[candidate.location])
@@ -202,9 +214,14 @@ def _label_problem(candidate: Candidate, label_set: LabelSet | None) -> Rejected
     return None
 
 
-def _probe_all(
+def probe_all(
     locations: Sequence[str], num_threads: int, progress: Progress | None
 ) -> dict[str, ClipInfo | ClipError]:
+    """What each file says of itself, or what is wrong with it; `num_threads` are open at a time.
+
+    Raises:
+        ValueError: less than one thread.
+    """
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads}; at least 1 has to open files")
     outcomes: dict[str, ClipInfo | ClipError] = {}

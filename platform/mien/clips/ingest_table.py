@@ -68,7 +68,7 @@ class Rejected:
     """As the folder or table names it."""
     reason: str
     """Short code: one of `mien.media.errors.REASONS`, or unknown_label, bad_value, bad_row,
-    duplicate_clip_id, no_consent, no_class_folder, outside_file."""
+    duplicate_clip_id, no_consent, no_class_folder, outside_file, no_class, listed_broken."""
     message: str
 
 

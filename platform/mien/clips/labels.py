@@ -137,7 +137,50 @@ AFFWILD2_EXPR8 = LabelSet(
 )
 """ABAW expression track, ids 0-7 (section 5.6)."""
 
+AFFECTNET7 = LabelSet(name="affectnet7", classes=AFFECTNET8.classes[:7])
+"""AffectNet without contempt (section 5.4)."""
+
+RAFDB_COMPOUND11 = LabelSet(
+    name="rafdb_compound11",
+    classes=(
+        "happily surprised",
+        "happily disgusted",
+        "sadly fearful",
+        "sadly angry",
+        "sadly surprised",
+        "sadly disgusted",
+        "fearfully angry",
+        "fearfully surprised",
+        "angrily surprised",
+        "angrily disgusted",
+        "disgustedly surprised",
+    ),
+)
+"""RAF-DB compound ids 1-11 minus 1, in the order that users' codes of the set list them."""
+
+CFEE22 = LabelSet(
+    name="cfee22",
+    classes=(
+        *("neutral", "happiness", "sadness", "fear", "anger", "surprise", "disgust"),
+        *("happily surprised", "happily disgusted", "sadly fearful", "sadly angry"),
+        *("sadly surprised", "sadly disgusted", "fearfully angry", "fearfully surprised"),
+        *("fearfully disgusted", "angrily surprised", "angrily disgusted"),
+        *("disgustedly surprised", "appalled", "hatred", "awed"),
+    ),
+)
+"""CFEE's categories in the order of its paper; ids on disk are others (`readers/cfee.py`)."""
+
+CREMA6 = LabelSet(
+    name="crema6",
+    classes=("anger", "disgust", "fear", "happiness", "neutral", "sadness"),
+)
+"""CREMA-D in the order of its tables of votes (A, D, F, H, N, S)."""
+
 KNOWN_LABEL_SETS = {
-    s.name: s for s in (DFEW7, FERV39K7, MAFW11, AFFECTNET8, RAFDB7, AFFWILD2_EXPR8)
+    s.name: s
+    for s in (
+        *(DFEW7, FERV39K7, MAFW11, AFFECTNET8, AFFECTNET7, RAFDB7, RAFDB_COMPOUND11),
+        *(AFFWILD2_EXPR8, CFEE22, CREMA6),
+    )
 }
 """The built-in label sets by name."""

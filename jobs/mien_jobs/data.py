@@ -69,10 +69,26 @@ def choose_label_set(name: str, manifest: Manifest) -> LabelSet:
 
 
 def split_clips(plan: DataPlan, manifest: Manifest) -> Split:
-    """The split that a plan asks for."""
+    """The split that a plan asks for.
+
+    Raises:
+        ValueError: official folds of which none is named, or a fold beside a split by person.
+    """
     has_columns = any(value is not None for value in manifest.column("split"))
-    if plan.split_by == "columns" or (plan.split_by == "auto" and has_columns):
-        official = split_from_columns(manifest)
+    folds = sorted({fold for fold in manifest.column("fold") if fold is not None})
+    if plan.fold is not None and plan.split_by == "subject":
+        raise ValueError("data.fold names an official fold; data.split_by=subject draws its own")
+    if plan.split_by == "auto" and plan.fold is None and folds and not has_columns:
+        raise ValueError(
+            f"the manifest has the official folds {', '.join(map(str, folds))}; name the one to "
+            "test on, as in data.fold=1, or draw a split with data.split_by=subject"
+        )
+    if (
+        plan.fold is not None
+        or plan.split_by == "columns"
+        or (plan.split_by == "auto" and has_columns)
+    ):
+        official = split_from_columns(manifest, fold=plan.fold)
         if plan.val_fraction == 0:
             return official
         return with_validation(official, manifest, fraction=plan.val_fraction, seed=plan.split_seed)

@@ -25,6 +25,9 @@ class DataPlan:
     split_by: Literal["auto", "subject", "columns"] = "auto"
     """``columns``: the manifest's ``split`` column. ``subject``: drawn by person. ``auto``: columns
     where there are any."""
+    fold: int | None = None
+    """The official fold to test on, where the manifest has a ``fold`` column; the others are
+    trained on."""
     val_fraction: float = 0.1
     """Share of the people (``subject``) on whom the best epoch is chosen."""
     test_fraction: float = 0.2

@@ -99,7 +99,7 @@ def test_table_becomes_a_manifest(folder: Path, tmp_path: Path) -> None:
     [
         (["no/folder"], "there is no folder"),
         (["no/table.csv"], "there is no"),
-        (["FOLDER", "--root", "x"], "--root is for tables"),
+        (["FOLDER", "--root", "x"], "--root is for tables, lists"),
         (["FOLDER", "--subject-regex", "("], "not a regular expression"),
         (["FOLDER", "--subject-regex", "zzz"], "matches no path"),
         (["FOLDER", "--labels", "dfew"], "did you mean dfew7?"),

@@ -230,7 +230,10 @@ def _write(report: IngestReport, out: str) -> None:
     written = report.write(out)
     print(f"wrote {out}: {len(written)} clips")
     print(f"wrote {quarantine_uri(out)}: {len(report.quarantined)} left out")
-    print(f"train on it: mien train mma_dfer --profile tiny --data {out}")
+    if written.labels:
+        folds = sorted({fold for fold in written.column("fold") if fold is not None})
+        fold = f" --set data.fold={folds[-1]}" if folds and not any(written.column("split")) else ""
+        print(f"train on it: mien train mma_dfer --profile tiny --data {out}{fold}")
 
 
 def _is_table(source: str) -> bool:

@@ -23,7 +23,7 @@ def count_lines(
     unit: str,
     first_left_out: Mapping[int, str],
 ) -> list[str]:
-    """A line for each part, and one for its classes where these were published and differ.
+    """A line for each part, and one for its classes but where a fold's were not published.
 
     Args:
         table: all rows that a reader found.
@@ -45,7 +45,8 @@ def count_lines(
             first = first_left_out[int(left_out[0])]
             line += f"; {left_out.size:,} left out, first {first}"
         lines.append(line)
-        lines += _class_lines(table, rows, published)
+        if isinstance(published, Mapping) or part.split is not None:
+            lines += _class_lines(table, rows, published)
     return lines
 
 

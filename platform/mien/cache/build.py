@@ -29,8 +29,8 @@ from mien.stream.prepare import prepare_clip
 SHARD_BYTES = 64 << 20
 SHARD_SECONDS = 30.0
 """A shard is closed after that much work, so that an interruption costs no more."""
-PART_CLIPS = 64
-"""Clips that a task makes at most."""
+FEWEST_CLIPS, MOST_CLIPS = 8, 64
+"""Clips of a task: few enough to share the work, many enough for shards worth a file."""
 
 PASSING_REASONS = ("missing_file", "no_permission", "storage_unreadable")
 """Failures that may be over next time: not kept, so that these clips are tried again."""
@@ -148,7 +148,7 @@ def _parts(
     # Another start for each program: two that build at once meet at the border of a part.
     start = random.SystemRandom().randrange(max(1, len(todo)))
     todo = todo[start:] + todo[:start]
-    size = min(PART_CLIPS, max(1, len(todo) // (4 * tasks)))
+    size = min(MOST_CLIPS, max(FEWEST_CLIPS, len(todo) // (4 * tasks)))
     for first in range(0, len(todo), size):
         clips = todo[first : first + size]
         cache.refresh()

@@ -117,12 +117,13 @@ class ClipCache:
         """
         names = set(storage.list_files(self._index_folder))
         names = {name for name in names if name.endswith(".parquet")}
-        new = sorted(names - self._indexes.keys() - self.damaged_indexes.keys())
+        new = sorted(names - self._indexes.keys())
         with ThreadPoolExecutor(_THREADS) as threads:
             loaded = dict(zip(new, threads.map(self._load_index, new), strict=True))
         read = {name: index for name, index in loaded.items() if index is not None}
         self._indexes = {n: at for n, at in self._indexes.items() if n in names} | read
-        self.damaged_indexes = {n: at for n, at in self.damaged_indexes.items() if n in names}
+        for name in [n for n in self.damaged_indexes if n not in names or n in self._indexes]:
+            del self.damaged_indexes[name]
 
     def _load_index(self, name: str) -> Index | None:
         location = storage.join(self._index_folder, name)
@@ -133,7 +134,8 @@ class ClipCache:
                 return None
             raise
         except CacheError as error:
-            _log.warning("%s", error)
+            if name not in self.damaged_indexes:
+                _log.warning("%s", error)
             self.damaged_indexes[name] = str(error)
             return None
 

@@ -14,7 +14,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from mien.media import containers
+from mien.media import remote
 from mien.media.decode import decode_clip, probe_clip
 from mien.media.errors import ClipError
 from mien.media.storage import StorageUnreachableError
@@ -230,10 +230,11 @@ def test_objects_in_a_bucket(
     fs.pipe_file("/bucket/film.mp4", path.read_bytes())
     fs.pipe_file("/bucket/empty.mp4", b"")
     local = decode_clip(str(path), choose_frames=range)
-    for fetched_bytes in (2**20, 0):
-        monkeypatch.setattr(containers, "MAX_FETCHED_BYTES", fetched_bytes)
-        remote = decode_clip("memory://bucket/film.mp4", choose_frames=range)
-        np.testing.assert_array_equal(local.frames_THWC, remote.frames_THWC)
+    for head_bytes in (2**20, 64):
+        monkeypatch.setattr(remote, "HEAD_BYTES", head_bytes)
+        monkeypatch.setattr(remote, "WHOLE_BYTES", head_bytes)
+        clip = decode_clip("memory://bucket/film.mp4", choose_frames=range)
+        np.testing.assert_array_equal(local.frames_THWC, clip.frames_THWC)
     assert fault("memory://bucket/none.mp4").reason == "missing_file"
     assert fault("memory://bucket/empty.mp4").reason == "empty_file"
     assert fault("nosuchscheme://bucket/film.mp4").reason == "storage_unreadable"
@@ -262,7 +263,8 @@ def test_a_storage_that_breaks_off_is_not_a_damaged_film(
         raise error_type("connection reset by peer")
 
     if is_read_piecewise:
-        monkeypatch.setattr(containers, "MAX_FETCHED_BYTES", 0)
+        monkeypatch.setattr(remote, "HEAD_BYTES", 64)
+        monkeypatch.setattr(remote, "WHOLE_BYTES", 64)
     monkeypatch.setattr(file_type, "read", read)
     monkeypatch.setattr(type(fs), "cat_file", read)
     monkeypatch.setenv("MIEN_STORAGE_PATIENCE_S", "0")

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mien.media import packets, video
+from mien.media.containers import MediaFile
 from mien.media.decode import decode_clip, probe_clip
 
 X264 = {"bf": "3", "preset": "fast"}
@@ -112,9 +113,9 @@ def test_the_fast_way_is_taken(
 
 def test_only_needed_packets_are_decoded(films: SimpleNamespace, tmp_path: Path) -> None:
     path = films.write(tmp_path / "film.mp4", **CONTAINERS["no_b_frames.mp4"])
-    with packets.open_media(str(path)) as container:
+    with MediaFile(str(path)).open() as container:
         stream = container.streams.video[0]
-        read = packets.read_packets(container, stream, None, str(path))
+        read = packets.read_packets(container, stream, None, MediaFile(str(path)))
         ticks = [stamp.pts for stamp in read.stamps]
     runs = video.needed_runs(read.stamps, {ticks[15], ticks[40]})
     assert runs == [(12, 16), (36, 41)]
@@ -159,9 +160,11 @@ def test_a_window_inside_a_long_film_does_not_read_what_lies_before(
     films: SimpleNamespace, tmp_path: Path
 ) -> None:
     path = films.write(tmp_path / "long.mp4", num_frames=200, options=X264 | {"g": "12"})
-    with packets.open_media(str(path)) as container:
+    with MediaFile(str(path)).open() as container:
         stream = container.streams.video[0]
-        read = packets.read_packets(container, stream, None, str(path), start_s=6.0, end_s=6.4)
+        read = packets.read_packets(
+            container, stream, None, MediaFile(str(path)), start_s=6.0, end_s=6.4
+        )
     # One second and a group of pictures before the clip, one second after.
     assert len(read.stamps) <= 25 + 12 + 10 + 25 + 8
 

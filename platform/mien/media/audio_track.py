@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ Waveform = npt.NDArray[np.float32]
 # than this between two pieces of sound is not a gap.
 _JITTER_S = 0.02
 _CHUNK = 2**20
+# More than half of the length of swresample's filter, in samples of the lower rate.
+_FILTER_REACH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ def decode_waveform(
     stream: Any,
     packets: Sequence[Any],
     *,
+    zero_s: float,
     start_s: float,
     duration_s: float,
     is_open_ended: bool,
@@ -42,12 +46,14 @@ def decode_waveform(
     """Decode, mix down, trim and resample one sound stream.
 
     Channels are mixed as their mean (FFmpeg's own downmix would be 3 dB louder and can clip).
-    Sample 0 is at ``start_s``: sound that begins later is preceded by zeros, gaps are zeros.
+    Sound that begins late is preceded by zeros, gaps are zeros. A clip inside of a film has the
+    very samples that the whole film has there.
 
     Args:
         stream: An open audio stream.
         packets: Its packets.
-        start_s: Start of the clip on the stream's clock.
+        zero_s: The file's first frame on the stream's clock.
+        start_s: Start of the clip since then: sample 0 is there.
         duration_s: Length of the clip, that is, of its pictures.
         is_open_ended: Keep sound that goes on after the pictures, instead of the clip's length.
         sample_rate_hz: Of the result.
@@ -56,16 +62,44 @@ def decode_waveform(
         The waveform [N] float32, about -1 to 1, or None if no sound could be decoded, and the
         number of packets that the decoder refused.
     """
-    pieces, rate_hz, refused = _decode_pieces(stream, packets)
+    track = _Track()
+    for packet in [*packets, None]:
+        track.decode(stream, packet)
+    pieces = track.finished()
     if not pieces:
-        return None, refused
-    start, length = round(start_s * rate_hz), round(duration_s * rate_hz)
+        return None, track.refused
+    rate_hz = track.rate_hz
+    zero, length = round(zero_s * rate_hz), round(duration_s * rate_hz)
     if is_open_ended:
+        start = zero + round(start_s * rate_hz)
         sound_end = max(piece.start + len(piece.samples) for piece in pieces)
         sound_length = sum(len(piece.samples) for piece in pieces)
         # The bound is for damaged times: one wrong number must not become hours of silence.
         length = max(0, min(sound_end - start, max(length, sound_length)))
-    stop = start + length
+    first = round(start_s * sample_rate_hz)
+    last = first + round(length * sample_rate_hz / rate_hz)
+    return _resampled_part(pieces, zero, (rate_hz, sample_rate_hz), first, last), track.refused
+
+
+def _resampled_part(
+    pieces: Sequence[_Piece], zero: int, rates_hz: tuple[int, int], first: int, last: int
+) -> Waveform:
+    """Samples [first, last) of the film's whole sound after resampling it from its zero on."""
+    from_hz, to_hz = rates_hz
+    if from_hz == to_hz:
+        return _joined(pieces, zero + first, zero + last)
+    # Both grids meet every `step_out` samples: resampling may begin at any such place, early
+    # enough that the filter's reach is over.
+    common = math.gcd(from_hz, to_hz)
+    step_in, step_out = from_hz // common, to_hz // common
+    margin = math.ceil(_FILTER_REACH * max(1.0, from_hz / to_hz) / step_in)
+    begin, end = first // step_out - margin, -(-last // step_out) + margin
+    sound = resample(_joined(pieces, zero + begin * step_in, zero + end * step_in), from_hz, to_hz)
+    return sound[first - begin * step_out : last - begin * step_out].copy()
+
+
+def _joined(pieces: Sequence[_Piece], start: int, stop: int) -> Waveform:
+    """Samples [start, stop) of a stream's clock; zeros where there is no sound."""
     waveform = np.zeros(stop - start, dtype=np.float32)
     for piece in pieces:
         first, last = max(piece.start, start), min(piece.start + len(piece.samples), stop)
@@ -73,37 +107,71 @@ def decode_waveform(
             waveform[first - start : last - start] = piece.samples[
                 first - piece.start : last - piece.start
             ]
-    return resample(waveform, rate_hz, sample_rate_hz), refused
+    return waveform
 
 
-def _decode_pieces(stream: Any, packets: Sequence[Any]) -> tuple[list[_Piece], int, int]:
-    """Mono sound at its own rate, each piece with its first sample's number on the stream's clock.
+class _Track:
+    """Decoded sound as mono pieces at the stream's first rate.
 
-    A stream that changes its rate on the way is brought to its first rate.
+    Frames that follow one another are gathered and mixed together: one at a time costs as much as
+    decoding them.
     """
-    pieces: list[_Piece] = []
-    rate_hz = refused = 0
-    cursor: int | None = None
-    for packet in [*packets, None]:
+
+    def __init__(self) -> None:
+        self.refused = 0
+        self.rate_hz = 0
+        self._pieces: list[_Piece] = []
+        self._gathered = av.AudioFifo()
+        self._kind: tuple[str, int, int] | None = None
+        self._start = 0
+
+    def decode(self, stream: Any, packet: Any | None) -> None:
+        """Decode a packet; None is the end."""
         try:
             frames = stream.codec_context.decode(packet)
         except av.error.FFmpegError:
-            refused += 1
-            continue
+            self.refused += 1
+            return
         for frame in frames:
-            if not is_readable(frame):
-                refused += 1
-                continue
-            rate_hz = rate_hz or frame.sample_rate
-            samples = resample(mono(frame), frame.sample_rate, rate_hz)
-            start = cursor or 0
-            if frame.pts is not None:
-                stated = round(frame.pts * float(frame.time_base) * rate_hz)
-                if cursor is None or abs(stated - cursor) > _JITTER_S * rate_hz:
-                    start = stated
-            pieces.append(_Piece(start, samples))
-            cursor = start + len(samples)
-    return pieces, rate_hz, refused
+            if is_readable(frame):
+                self._add(frame)
+            else:
+                self.refused += 1
+
+    def finished(self) -> list[_Piece]:
+        """The pieces, each with its first sample's number on the stream's clock."""
+        self._close_piece()
+        return self._pieces
+
+    def _add(self, frame: Any) -> None:
+        kind = (frame.format.name, frame.layout.nb_channels, frame.sample_rate)
+        self.rate_hz = self.rate_hz or frame.sample_rate
+        end = self._end()
+        start = end or 0
+        if frame.pts is not None:
+            stated = round(frame.pts * float(frame.time_base) * self.rate_hz)
+            if end is None or abs(stated - end) > _JITTER_S * self.rate_hz:
+                start = stated
+        if kind != self._kind or start != end or self._gathered.samples > _CHUNK:
+            self._close_piece()
+            self._kind, self._start = kind, start
+        frame.pts = None  # the queue would refuse jitter
+        self._gathered.write(frame)
+
+    def _end(self) -> int | None:
+        """Where the sound so far ends."""
+        if self._kind is None:
+            return None
+        gathered = int(self._gathered.samples)
+        return self._start + round(gathered * self.rate_hz / self._kind[2])
+
+    def _close_piece(self) -> None:
+        if self._gathered.samples:
+            frame = self._gathered.read()
+            samples = resample(mono(frame), frame.sample_rate, self.rate_hz)
+            self._pieces.append(_Piece(self._start, samples))
+            self._start += len(samples)
+        self._gathered = av.AudioFifo()
 
 
 def is_readable(frame: Any) -> bool:
@@ -176,7 +244,8 @@ def decode_audio_file(
         waveform, refused = decode_waveform(
             sound,
             packets.audio,
-            start_s=zero_s + start_s,
+            zero_s=zero_s,
+            start_s=start_s,
             duration_s=duration_s,
             is_open_ended=is_open_ended,
             sample_rate_hz=sample_rate_hz,

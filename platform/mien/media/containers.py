@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -12,19 +11,8 @@ import av
 import av.error
 
 from mien.media.errors import REASONS, ClipError
-from mien.media.storage import (
-    StorageError,
-    StorageUnusableError,
-    absolute,
-    explained,
-    file_system,
-    is_remote,
-    patiently,
-    read_bytes,
-)
-
-MAX_FETCHED_BYTES = 64 * 2**20
-"""Remote files up to this size are fetched in one request, larger ones read piecewise."""
+from mien.media.remote import RemoteFile, RemoteReader
+from mien.media.storage import StorageError, StorageUnusableError, absolute, is_remote
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Files that are single pictures; Pillow reads them, not FFmpeg."""
@@ -73,24 +61,58 @@ def _explanation(location: str, error: Exception) -> ClipError:
     )
 
 
+class MediaFile:
+    """A media file that may be opened several times; what was fetched of it is kept in between.
+
+    Local files are opened by FFmpeg itself, remote ones read by ranges (`RemoteFile`).
+
+    Raises:
+        ClipError: missing, empty, forbidden or unreachable.
+    """
+
+    def __init__(self, location: str) -> None:
+        self.location = absolute(location)
+        with clip_errors(self.location):
+            self.remote = RemoteFile(self.location) if is_remote(self.location) else None
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Any]:
+        """A container open for reading; closed on leaving.
+
+        Raises:
+            ClipError: it cannot be read or is not a media file.
+        """
+        with clip_errors(self.location), contextlib.ExitStack() as stack:
+            source: Any = RemoteReader(self.remote) if self.remote else _local(self.location)
+            if hasattr(source, "close"):
+                stack.enter_context(contextlib.closing(source))
+            # Titles and other tags are not always UTF-8, and a damaged header never is.
+            with self._really_reading():
+                container = av.open(
+                    source, metadata_errors="replace", options={"format_whitelist": _FORMATS}
+                )
+            yield stack.enter_context(container)
+
+    @contextlib.contextmanager
+    def _really_reading(self) -> Iterator[None]:
+        if self.remote is None:
+            yield
+            return
+        is_hollow, self.remote.is_hollow = self.remote.is_hollow, False
+        try:
+            yield
+        finally:
+            self.remote.is_hollow = is_hollow
+
+
 @contextlib.contextmanager
 def open_media(location: str) -> Iterator[Any]:
     """A container open for reading; closed on leaving.
 
-    Local files are opened by FFmpeg itself, others through a seekable fsspec file.
-
     Raises:
         ClipError: missing, empty, forbidden, unreachable or not a media file.
     """
-    location = absolute(location)
-    with clip_errors(location), contextlib.ExitStack() as stack:
-        source: Any = _remote_file(location, stack) if is_remote(location) else _local(location)
-        if hasattr(source, "read"):
-            stack.enter_context(contextlib.closing(source))
-        # Titles and other tags are not always UTF-8, and a damaged header never is.
-        container = stack.enter_context(
-            av.open(source, metadata_errors="replace", options={"format_whitelist": _FORMATS})
-        )
+    with MediaFile(location).open() as container:
         yield container
 
 
@@ -99,51 +121,9 @@ def _local(path: str) -> Any:
     if os.path.isdir(path):
         raise ClipError("not_a_video", f"{path} is a folder; expected a media file.")
     if size_bytes == 0:
-        raise _empty(path)
+        raise ClipError("empty_file", f"{path} has 0 bytes. Copy or download it again.")
     try:
         path.encode()
     except UnicodeEncodeError:  # a name that is not UTF-8: FFmpeg's file protocol takes bytes only
         return open(path, "rb")
     return path
-
-
-def _remote_file(location: str, stack: contextlib.ExitStack) -> Any:
-    fs, path = file_system(location)
-    size_bytes = int(patiently(location, lambda: fs.info(path))["size"] or 0)
-    if size_bytes == 0:
-        raise _empty(location)
-    if size_bytes <= MAX_FETCHED_BYTES:
-        return io.BytesIO(read_bytes(location))
-    file = patiently(location, lambda: fs.open(path, "rb"))
-    return _ExplainedFile(stack.enter_context(file), location)
-
-
-class _ExplainedFile:
-    """A remote file whose failures are `StorageError`s, whatever its client raises."""
-
-    def __init__(self, file: Any, location: str) -> None:
-        self._file = file
-        self._location = location
-
-    def read(self, size: int = -1) -> bytes:
-        start = self._file.tell()
-
-        def read_again() -> bytes:
-            self._file.seek(start)
-            return bytes(self._file.read(size))
-
-        return patiently(self._location, read_again)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        with explained(self._location):
-            return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _empty(location: str) -> ClipError:
-    return ClipError("empty_file", f"{location} has 0 bytes. Copy or download it again.")

@@ -15,26 +15,25 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.media.audio_track import decode_audio_file, decode_waveform
-from mien.media.containers import PICTURE_SUFFIXES, clip_errors, open_media
+from mien.media.containers import PICTURE_SUFFIXES, MediaFile, clip_errors
 from mien.media.errors import ClipError
 from mien.media.frame_times import ChooseFrames, DecodedVideo, Wanted, stated_times
 from mien.media.packets import (
     ClipPackets,
     audio_stream,
+    fetched_audio,
     read_packets,
     stated_duration_s,
     video_stream,
 )
+from mien.media.pictures import quarter_turns
+from mien.media.sequential import decode_everything, decode_sequentially, nothing_decodable
 from mien.media.storage import absolute, is_folder, is_remote
 from mien.media.video import (
     Damage,
     all_video_packets,
-    decode_everything,
     decode_fast,
     decode_in_order,
-    decode_sequentially,
-    nothing_decodable,
-    quarter_turns,
     set_threads,
 )
 
@@ -169,24 +168,27 @@ def _decode_file(
     location: str, wanted: Wanted, num_threads: int, sample_rate_hz: int | None
 ) -> DecodedClip:
     """A media file; without a sample rate, without its sound."""
-    with open_media(location) as container:
+    media = MediaFile(location)
+    with media.open() as container:
         stream, sound = video_stream(container, location), audio_stream(container)
         set_threads(stream, num_threads)
         packets = read_packets(
-            container, stream, sound, location, start_s=wanted.start_s, end_s=wanted.end_s
+            container, stream, sound, media, start_s=wanted.start_s, end_s=wanted.end_s
         )
         _check_coverage(container, stream, packets, location, wanted)
-        video = decode_fast(container, stream, packets, location, wanted)
+        if sample_rate_hz is None:
+            packets.audio = []
+        video = decode_fast(container, stream, packets, media, wanted)
         if video is None:
-            video = decode_sequentially(location, wanted, num_threads)
+            video = decode_sequentially(media, wanted, num_threads)
         clip = _assemble(video, wanted)
         waveform, refused = None, 0
         if sample_rate_hz is not None and sound is not None:
-            start_s = video.times.zero_s + (wanted.start_s or 0.0)
             waveform, refused = decode_waveform(
                 sound,
-                packets.audio,
-                start_s=start_s,
+                fetched_audio(media, packets),
+                zero_s=video.times.zero_s,
+                start_s=wanted.start_s or 0.0,
                 duration_s=clip.duration_s,
                 is_open_ended=wanted.end_s is None,
                 sample_rate_hz=sample_rate_hz,
@@ -200,7 +202,7 @@ def _assemble(video: DecodedVideo, wanted: Wanted) -> DecodedClip:
     end_s = min(math.inf if wanted.end_s is None else wanted.end_s, video.times.end_s)
     seconds = video.times.seconds(video.times.ticks)[video.shown] - start_s
     return DecodedClip(
-        frames_THWC=np.stack([video.pictures[int(number)] for number in video.shown]),
+        frames_THWC=video.frames_THWC,
         frame_times_s=np.maximum(seconds, 0.0),
         frame_indices=video.indices,
         audio=None,
@@ -231,16 +233,19 @@ def _check_coverage(
 
 
 def _probe_file(location: str) -> ClipInfo:
-    with open_media(location) as container:
+    media = MediaFile(location)
+    with media.open() as container:
         stream, sound = video_stream(container, location), audio_stream(container)
-        packets = read_packets(container, stream, sound, location)
+        packets = read_packets(container, stream, sound, media)
+        has_audio = sound is not None and bool(packets.audio)
+        packets.audio = []
         times = stated_times(container, stream, packets)
-        frames = decode_in_order(stream, all_video_packets(packets, location), Damage())
+        frames = decode_in_order(stream, all_video_packets(packets, media), Damage())
         first = next(frames, None)
         if first is None:
             raise nothing_decodable(location, stream)
         if times is None:
-            times = decode_everything(location, None, None, num_threads=1).times
+            times = decode_everything(media).times
         turns = quarter_turns(first)
         sides = (first.width, first.height)
         width, height = sides[::-1] if turns % 2 else sides
@@ -251,7 +256,7 @@ def _probe_file(location: str) -> ClipInfo:
             fps=len(times.ticks) / times.end_s,
             rotation_deg=90 * turns,
             duration_s=times.end_s,
-            has_audio=sound is not None and bool(packets.audio),
+            has_audio=has_audio,
             container=container.format.name,
             codec=stream.codec_context.name,
         )

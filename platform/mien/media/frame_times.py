@@ -162,7 +162,7 @@ class DecodedVideo:
     """[T] the numbers that were asked for."""
     shown: Ticks
     """[T] numbers of the frames that stand in for them; the same in undamaged clips."""
-    pictures: dict[int, npt.NDArray[np.uint8]]
-    """By number."""
+    frames_THWC: npt.NDArray[np.uint8]
+    """RGB, upright."""
     refused: int
     """Damaged packets or pictures."""

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from mien.media.containers import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 from mien.media.errors import ClipError
 from mien.media.frame_times import DecodedVideo, FrameTimes, Wanted
+from mien.media.pictures import Picture, shrunk_size
 from mien.media.storage import (
     explained,
     file_system,
@@ -24,7 +25,6 @@ from mien.media.storage import (
     join,
     read_bytes,
 )
-from mien.media.video import Picture, shrunk_size
 
 DEFAULT_FPS = 25
 """Frames a second of a folder, which itself does not say."""
@@ -118,7 +118,7 @@ def decode_folder(folder: str, wanted: Wanted) -> DecodedVideo:
         times=times,
         indices=indices,
         shown=shown,
-        pictures=reader.pictures,
+        frames_THWC=np.stack([reader.pictures[int(number)] for number in shown]),
         refused=len(reader.damaged),
     )
 

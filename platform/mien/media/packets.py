@@ -6,14 +6,17 @@ its first presentable frame.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import av.error
 
-from mien.media.containers import open_media
+from mien.media.containers import MediaFile
 from mien.media.errors import ClipError
+from mien.media.remote import Range
+from mien.media.skipping import may_skip, place_of
 
 MAX_KEPT_BYTES = 64 * 2**20
 """Packets of larger clips are read a second time rather than held in memory."""
@@ -48,8 +51,11 @@ class ClipPackets:
     stamps: list[Stamp] = field(default_factory=list)
     """Of the video packets."""
     video: list[Any] | None = field(default_factory=list)
-    """The video packets; None where they are too large to be kept."""
+    """The video packets; None where they are too large to be kept, or still have to be fetched."""
     audio: list[Any] = field(default_factory=list)
+    """The sound packets; where they still have to be fetched, only their times are right."""
+    places: list[Range] | None = None
+    """Where the video packets lie, if they still have to be fetched."""
     zero: int | None = None
     """First presentable frame of the file in ticks, where that is not in `stamps`."""
     seek_to: int | None = None
@@ -60,16 +66,29 @@ class ClipPackets:
     end_s: float = 0.0
     """Where the last packet of any stream ends, on the container's clock."""
 
+    def note_video(self, packet: Any, stream: Any, *, is_kept: bool) -> None:
+        """Note what a video packet says, and keep it or its place."""
+        self.stamps.append(stamp(packet, stream))
+        if self.places is not None:
+            self.places.append(place_of(packet))
+        elif self.video is not None and is_kept:
+            self.video.append(packet)
+        else:
+            self.video = None
+
 
 def video_stream(container: Any, location: str) -> Any:
-    """The first video stream that is a film (not a cover picture) and can be decoded.
+    """The film of a container, chosen as players do: see `_rank`.
+
+    Cover pictures are no films.
 
     Raises:
-        ClipError: there is none.
+        ClipError: there is none that can be decoded.
     """
-    for stream in container.streams.video:
-        if stream.codec_context is not None and not _is_cover(stream):
-            return stream
+    films = [stream for stream in container.streams.video if not _has(stream, "attached_pic")]
+    usable = [stream for stream in films if stream.codec_context is not None]
+    if usable:
+        return max(usable, key=_rank)
     others = ", ".join(stream.type for stream in container.streams) or "nothing at all"
     raise ClipError(
         "no_video_stream",
@@ -78,14 +97,19 @@ def video_stream(container: Any, location: str) -> Any:
     )
 
 
-def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & type(stream.disposition).attached_pic)
+def _rank(stream: Any) -> tuple[bool, int]:
+    """Streams that the file marks as its default go first, then larger ones, then earlier ones."""
+    return _has(stream, "default"), stream.codec_context.width * stream.codec_context.height
+
+
+def _has(stream: Any, disposition: str) -> bool:
+    return bool(stream.disposition & type(stream.disposition)[disposition])
 
 
 def audio_stream(container: Any) -> Any | None:
-    """The first sound stream that can be decoded, or None."""
-    usable = (stream for stream in container.streams.audio if stream.codec_context is not None)
-    return next(usable, None)
+    """The sound stream that the file marks as its default, else the first; None without sound."""
+    usable = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    return max(usable, key=lambda stream: _has(stream, "default"), default=None)
 
 
 def has_format(container: Any, names: frozenset[str]) -> bool:
@@ -119,7 +143,7 @@ def read_packets(
     container: Any,
     video: Any,
     audio: Any | None,
-    location: str,
+    media: MediaFile,
     *,
     start_s: float | None = None,
     end_s: float | None = None,
@@ -130,25 +154,27 @@ def read_packets(
     one; reading stops a little after the clip's end.
     """
     packets = ClipPackets()
+    streams = [stream for stream in (video, audio) if stream is not None]
+    if may_skip(container, media, streams):
+        assert media.remote is not None
+        media.remote.is_hollow = True
+        packets.video, packets.places = None, []
     if (
         start_s is not None
         and start_s > _SEEK_FROM_S
         and has_format(container, _FORMATS_WITH_INDEX)
     ):
-        packets.zero, packets.seek_to = entry_point(location, start_s)
+        packets.zero, packets.seek_to = entry_point(media, start_s)
         if packets.seek_to is not None:
             container.seek(packets.seek_to, stream=video, backward=True)
-    streams = [stream for stream in (video, audio) if stream is not None]
     going_on = {stream.index for stream in streams}
     ends = _Ends(streams)
     kept_bytes = 0
     for packet in demux(container, streams, packets):
-        is_video = packet.stream_index == video.index
         ends.note(packet)
-        if is_video:
-            packets.stamps.append(stamp(packet, video))
+        if packet.stream_index == video.index:
             kept_bytes += packet.size
-            packets.video = _kept(packets.video, packet, kept_bytes)
+            packets.note_video(packet, video, is_kept=kept_bytes <= MAX_KEPT_BYTES)
         else:
             packets.audio.append(packet)
         if end_s is not None and _is_past(packet, packets, video, end_s):
@@ -159,13 +185,6 @@ def read_packets(
     return packets
 
 
-def _kept(kept: list[Any] | None, packet: Any, kept_bytes: int) -> list[Any] | None:
-    if kept is None or kept_bytes > MAX_KEPT_BYTES:
-        return None
-    kept.append(packet)
-    return kept
-
-
 def read_audio_packets(container: Any, audio: Any) -> ClipPackets:
     """All packets of a sound stream."""
     packets = ClipPackets()
@@ -174,11 +193,12 @@ def read_audio_packets(container: Any, audio: Any) -> ClipPackets:
 
 
 def reread_video(
-    location: str, packets: ClipPackets, runs: Sequence[tuple[int, int]]
+    media: MediaFile, packets: ClipPackets, runs: Sequence[tuple[int, int]]
 ) -> Iterator[Any]:
     """The video packets of the given runs, numbered as in ``packets.stamps``, from the file."""
-    with open_media(location) as container:
-        stream = video_stream(container, location)
+    _fetch(media, packets, runs)
+    with media.open() as container:
+        stream = video_stream(container, media.location)
         if packets.seek_to is not None:
             container.seek(packets.seek_to, stream=stream, backward=True)
         remaining = iter(runs)
@@ -192,6 +212,32 @@ def reread_video(
                 yield packet
 
 
+def fetched_audio(media: MediaFile, packets: ClipPackets) -> list[Any]:
+    """The sound packets with their content."""
+    if packets.places is None or not packets.audio:
+        return packets.audio
+    _fetch(media, packets, [])
+    wanted = {packet.pos for packet in packets.audio}
+    with media.open() as container:
+        stream = audio_stream(container)
+        if packets.seek_to is not None:
+            film = video_stream(container, media.location)
+            container.seek(packets.seek_to, stream=film, backward=True)
+        found = demux(container, [stream], ClipPackets())
+        ours = (packet for packet in found if packet.pos in wanted)
+        return list(itertools.islice(ours, len(wanted)))
+
+
+def _fetch(media: MediaFile, packets: ClipPackets, runs: Sequence[tuple[int, int]]) -> None:
+    """Fetch the content of the given runs of video packets and of the sound, all at once."""
+    if packets.places is None:
+        return
+    assert media.remote is not None
+    film = (packets.places[number] for start, stop in runs for number in range(start, stop))
+    ranges = [*film, *map(place_of, packets.audio)]
+    media.remote.is_hollow = media.remote.fetch(ranges)
+
+
 def stamp(packet: Any, stream: Any) -> Stamp:
     """What a packet says of its frame."""
     is_shown = not packet.is_discard
@@ -201,15 +247,15 @@ def stamp(packet: Any, stream: Any) -> Stamp:
     return Stamp(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, is_shown)
 
 
-def entry_point(location: str, start_s: float) -> tuple[int | None, int | None]:
+def entry_point(media: MediaFile, start_s: float) -> tuple[int | None, int | None]:
     """Where to begin to read for a clip inside of a long file.
 
     Returns:
         The tick of the file's first frame, and a tick to seek to from which on everything that the
         clip depends on is read; None where only reading from the beginning is safe.
     """
-    with open_media(location) as container:
-        stream = video_stream(container, location)
+    with media.open() as container:
+        stream = video_stream(container, media.location)
         head: list[int] = []
         for packet in demux(container, [stream], ClipPackets()):
             if packet.pts is None:

@@ -312,3 +312,19 @@ def test_drop_path_rises_to_its_rate_and_acts_in_training_only() -> None:
     network.eval()
     fixed = [network(video, audio, Presence()).logits_BK for _ in range(2)]
     assert torch.equal(*fixed)
+
+
+def test_recomputed_activations_give_the_same_gradients_bit_for_bit() -> None:
+    plain = MmaDferNetwork(SMALL, 5)
+    thrifty = MmaDferNetwork(dataclasses.replace(SMALL, recompute_activations=True), 5)
+    thrifty.load_state_dict(plain.state_dict())
+    video, audio = network_inputs(SMALL)
+    gradients = []
+    for network in (plain, thrifty):
+        network.train()
+        torch.manual_seed(3)  # of the drop path
+        network(video, audio, Presence()).logits_BK.logsumexp(1).sum().backward()
+        gradients.append({n: p.grad for n, p in network.named_parameters() if p.grad is not None})
+
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])

@@ -170,6 +170,9 @@ class MmaDferConfig:
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
     """Weight of each class in the loss, in the order of the classes; None: all 1."""
+    recompute_activations: bool = False
+    """Keeps what enters each block and computes the rest again in the backward pass: a third more
+    time for a fraction of the memory."""
     batch_size: int = 8
     epochs: int = 25
     optim: OptimPlan = field(

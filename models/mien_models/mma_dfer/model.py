@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mien_models.layers.patch_encoder import PatchEncoder, PatchGrid
 from mien_models.mma_dfer.config import MmaDferConfig, TemporalConfig
-from mien_models.mma_dfer.fusion import Exchange, Presence, plan_routes
+from mien_models.mma_dfer.fusion import Exchange, Presence, Routes, plan_routes
 
 
 class PromptedEncoder(PatchEncoder):
@@ -193,6 +194,7 @@ class MmaDferNetwork(nn.Module):
         learns_missing = config.missing_modality == "learned"
         dim = config.encoder.dim
         self.operator = config.fusion.operator
+        self.recompute = config.recompute_activations
         self.video_encoder = PromptedEncoder(config, config.video_grid, config.video_code_grid)
         self.audio_encoder = PromptedEncoder(config, config.audio_grid, config.audio_code_grid)
         self.exchanges = nn.ModuleDict(
@@ -225,16 +227,29 @@ class MmaDferNetwork(nn.Module):
         video_BTND = video.unflatten(0, (-1, frames))
         grid = self.audio_encoder.grid.shape
         routes = plan_routes(self.operator, presence, (video_BTND, audio), grid)
-        blocks = zip(self.audio_encoder.blocks, self.video_encoder.blocks, strict=True)
-        for index, (audio_block, video_block) in enumerate(blocks):
-            audio = audio_block(audio, attn_mask=presence.attention_mask)
-            video_BTND = video_block(video_BTND.flatten(0, 1)).unflatten(0, (-1, frames))
-            if str(index) in self.exchanges:
-                exchange = self.exchanges[str(index)]
-                video_BTND, audio = exchange(video_BTND, audio, routes, presence)
-            audio = self.audio_encoder.add_offset(index, audio)
-            video_BTND = self.video_encoder.add_offset(index, video_BTND)
+        for index in range(len(self.video_encoder.blocks)):
+            if self.recompute and torch.is_grad_enabled():
+                video_BTND, audio = checkpoint(
+                    self._layer, index, video_BTND, audio, routes, presence, use_reentrant=False
+                )
+            else:
+                video_BTND, audio = self._layer(index, video_BTND, audio, routes, presence)
         video_BTD = self.video_readout(self.video_encoder.norm(video_BTND), None)
         audio_BD = self.audio_readout(self.audio_encoder.norm(audio), presence.audio_token_BN)
         features_BD = self.head(video_BTD, audio_BD, presence)
         return NetworkOutput(logits_BK=self.classifier(features_BD), features_BD=features_BD)
+
+    def _layer(
+        self, index: int, video_BTND: Tensor, audio_BND: Tensor, routes: Routes, presence: Presence
+    ) -> tuple[Tensor, Tensor]:
+        """One block of both encoders, the exchange after it, and the prompts' offsets."""
+        frames = video_BTND.shape[1]
+        audio_block = self.audio_encoder.blocks[index]
+        audio_BND = audio_block(audio_BND, attn_mask=presence.attention_mask)
+        video_block = self.video_encoder.blocks[index]
+        video_BTND = video_block(video_BTND.flatten(0, 1)).unflatten(0, (-1, frames))
+        if str(index) in self.exchanges:
+            exchange = self.exchanges[str(index)]
+            video_BTND, audio_BND = exchange(video_BTND, audio_BND, routes, presence)
+        audio_BND = self.audio_encoder.add_offset(index, audio_BND)
+        return self.video_encoder.add_offset(index, video_BTND), audio_BND

@@ -62,13 +62,17 @@ def published_config(tensors: Mapping[str, Tensor]) -> MmaDferConfig:
     try:
         num_tokens = tensors["image_encoder.pos_embed"].shape[1]
         num_prompts = tensors["image_encoder.learnable_prompts_init"].shape[0]
+        num_frames = tensors["temporal_net.pos_embedding"].shape[1] - 1
     except (KeyError, IndexError) as error:
         raise WeightsMismatchError(
-            "this is no checkpoint of MMA-DFER: expected image_encoder.pos_embed and "
-            f"image_encoder.learnable_prompts_init among its {len(tensors)} tensors"
+            "this is no checkpoint of MMA-DFER: expected image_encoder.pos_embed, "
+            "image_encoder.learnable_prompts_init and temporal_net.pos_embedding among its "
+            f"{len(tensors)} tensors"
         ) from error
     side = round((num_tokens - 1 - num_prompts) ** 0.5)
-    return dataclasses.replace(config, image_size_px=side * config.video_patch_px)
+    return dataclasses.replace(
+        config, image_size_px=side * config.video_patch_px, num_frames=num_frames
+    )
 
 
 def published_classes(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:

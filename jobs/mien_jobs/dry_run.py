@@ -12,6 +12,7 @@ from mien.seeds import seed_torch
 from mien.stream.source import ClipSource
 from mien.train.stage_run import StageRun
 from mien.train.world import World, choose_device, choose_precision
+from mien_jobs.caching import read_cached
 from mien_jobs.training import PreparedRun
 from mien_models.contract import ClipBatch, Method, Progress, Stage
 
@@ -38,7 +39,7 @@ def _lines(run: PreparedRun) -> Iterator[str]:
         run.data.label_set,
         seed=plan.seed,
         world_size=max(1, plan.workers),
-        plan=run.data.loading,
+        plan=read_cached(run.data, run.recipe.data, run.streams).loading,
     )
     yield from _data_lines(run)
     index = 0

@@ -31,7 +31,7 @@ from mien.train.launch import TrainJob, train
 from mien.train.local_ray import ray_session
 from mien.train.loop import FitResult
 from mien_jobs import overrides
-from mien_jobs.caching import complete_cache, read_cached, streams_of
+from mien_jobs.caching import complete_cache, streams_of
 from mien_jobs.data import RunData, open_data
 from mien_jobs.evaluation import evaluate_method, track_evaluation
 from mien_jobs.methods import MethodBuilder, load_method
@@ -111,13 +111,7 @@ def prepare(recipe: Recipe) -> PreparedRun:
         ),
     )
     streams = tuple(streams_of(method)) if recipe.data.cache else ()
-    run = PreparedRun(recipe=recipe, data=data, job=job, streams=streams)
-    return with_loading(run, read_cached(data, recipe.data, streams))
-
-
-def with_loading(run: PreparedRun, data: RunData) -> PreparedRun:
-    """The run with its clips read in another way."""
-    return replace(run, data=data, job=replace(run.job, loading=data.loading))
+    return PreparedRun(recipe=recipe, data=data, job=job, streams=streams)
 
 
 def given_weights(recipe: Recipe, parts: tuple[str, ...]) -> dict[str, str]:
@@ -200,7 +194,7 @@ def run_training(run: PreparedRun, say: Say = print) -> TrainedModel:
         with ray_session(recipe.train) if use_ray else nullcontext():
             if recipe.data.cache:
                 data = complete_cache(run.data, recipe.data, run.streams, use_ray=use_ray, say=say)
-                run = with_loading(run, data)
+                run = replace(run, data=data, job=replace(job, loading=data.loading))
             fit = train(run.job)
             say(f"trained {fit.steps} steps in {time.monotonic() - started:.0f} s")
             model = _finish(run, fit, tracker, say)

@@ -26,7 +26,7 @@ MIN_PICTURE_COSINE = 0.6
 MIN_STILL_COSINE = 0.985
 """Stills have nothing but their picture, and that is alike for one person in one studio."""
 STILL_MOVEMENT = 0.01
-BUCKET_LIMIT = 1000
+BUCKET_LIMIT = 200
 """Clips under one key that are looked at: alike as they are, they are linked through these."""
 _QUERIES_AT_ONCE = 4096
 _PAIRS_AT_ONCE = 1 << 20
@@ -108,10 +108,10 @@ def _similar(
         rows = np.arange(start, min(start + _QUERIES_AT_ONCE, len(vectors)))
         for mirror in (False, True):
             queries = vectors[rows] * signs if mirror else vectors[rows]
-            for first, second in index.candidates(rows, queries[:, order]):
-                cosine = _cosine(queries, vectors, first - start, second)
-                keep = cosine >= min_cosine
-                found.append((first[keep], second[keep], cosine[keep]))
+            query, second = index.candidates(rows, queries[:, order])
+            cosine = _cosine(queries, vectors, query, second)
+            keep = cosine >= min_cosine
+            found.append((rows[query[keep]], second[keep], cosine[keep]))
     if not found:
         nothing = np.empty(0, dtype=np.int64)
         return nothing, nothing, np.empty(0, dtype=np.float32)
@@ -130,9 +130,10 @@ class _BandIndex:
             order = np.argsort(keys, kind="stable")
             self._tables.append((keys[order], order))
 
-    def candidates(self, rows: Ints, queries: Vector) -> Iterator[tuple[Ints, Ints]]:
-        """Pairs of a query's row and another row within `MAX_HAMMING`, each once a block."""
+    def candidates(self, rows: Ints, queries: Vector) -> tuple[Ints, Ints]:
+        """Pairs of a query and a row within `MAX_HAMMING`, each once; not of a row with itself."""
         words = _words(queries)
+        pairs: list[Ints] = []
         for band, (keys, order) in enumerate(self._tables):
             probes = _probes(queries[:, band * BAND_BITS : (band + 1) * BAND_BITS])
             starts = np.searchsorted(keys, probes, side="left")
@@ -144,7 +145,11 @@ class _BandIndex:
                 other = order[place]
                 distance = np.bitwise_count(words[query] ^ self._words[other]).sum(axis=1)
                 keep = (distance <= MAX_HAMMING) & (other != rows[query])
-                yield rows[query[keep]], other[keep]
+                pairs.append(query[keep] * len(self._words) + other[keep])
+                if sum(map(len, pairs)) > _PAIRS_AT_ONCE:
+                    pairs = [np.unique(np.concatenate(pairs))]
+        query, other = np.divmod(np.unique(np.concatenate(pairs)), len(self._words))
+        return query, other
 
 
 def _words(values: Vector) -> npt.NDArray[np.uint64]:

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or storage.join(place, name)
     if not out.endswith(".parquet"):
         raise ValueError(f"--out {out}: a manifest's name ends in .parquet")
-    if not args.overwrite and _exists(out):
+    if not args.overwrite and storage.exists(out):
         raise ValueError(f"{out} is there already; give --out another name, or --overwrite")
     report = _ingest(args, read)
     print(report.summary())
@@ -242,8 +242,9 @@ def _is_table(source: str) -> bool:
 
 def _is_list(source: str) -> bool:
     from mien.clips.ingest_list import is_list
+    from mien.media import storage
 
-    return source.lower().endswith(".txt") and _exists(source) and is_list(source)
+    return source.lower().endswith(".txt") and storage.exists(source) and is_list(source)
 
 
 def _place_of(source: str) -> str:
@@ -251,11 +252,3 @@ def _place_of(source: str) -> str:
 
     location = storage.absolute(source)
     return storage.parent(location) if _is_table(source) else location
-
-
-def _exists(location: str) -> bool:
-    from mien.media import storage
-
-    filesystem, path = storage.file_system(location)
-    with storage.explained(location):
-        return bool(filesystem.exists(path))

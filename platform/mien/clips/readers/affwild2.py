@@ -102,7 +102,7 @@ def read_action_units(tree: Tree, options: Options) -> Reading:
             continue
         recording = CodedRecording(
             folder=folder,
-            picture_of=numbered(tree.pictures(folder)),
+            picture_of=numbered(tree.picture_names(folder)),
             codes_of=_codes(tree, annotation),
             columns={"split": part, "source": _source(video), "au_coding": OCCURRENCE},
         )
@@ -153,7 +153,7 @@ def _expression_rows(
     labels = _labels(tree, annotation, video, counts)
     counts.unlabelled += int((labels == UNLABELLED).sum())
     folder = _folder_of(tree, folders, video)
-    picture_of = numbered(tree.pictures(folder)) if folder else {}
+    picture_of = numbered(tree.picture_names(folder)) if folder else {}
     if folder is None or not picture_of:
         counts.without_pictures.append(video)
         return None

@@ -54,7 +54,7 @@ def read(tree: Tree, options: Options) -> Reading:
         folder = f"{prefix}{subject}/{task}"
         recording = CodedRecording(
             folder=folder,
-            picture_of=numbered(tree.pictures(folder)),
+            picture_of=numbered(tree.picture_names(folder)),
             codes_of=_codes(tree, f"{codes}/{name}"),
             columns={
                 **{"subject_id": subject, "source": f"{subject}_{task}"},

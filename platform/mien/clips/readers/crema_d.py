@@ -88,9 +88,11 @@ def read(tree: Tree, options: Options) -> Reading:
 def _check_no_pointers(tree: Tree, folder: str, names: list[str]) -> None:
     if not names:
         return
-    filesystem, path = storage.file_system(tree.uri(f"{folder}/{names[0]}"))
-    with storage.explained(tree.uri(folder)):
-        start = filesystem.cat_file(path, start=0, end=len(LFS_POINTER))
+    location = tree.uri(f"{folder}/{names[0]}")
+    filesystem, path = storage.file_system(location)
+    start = storage.patiently(
+        location, lambda: filesystem.cat_file(path, start=0, end=len(LFS_POINTER))
+    )
     if start == LFS_POINTER:
         raise DatasetError(
             f"{tree.uri(folder)} holds pointers of Git LFS instead of videos; run `git lfs pull` "

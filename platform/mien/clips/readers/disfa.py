@@ -89,7 +89,7 @@ def _media(tree: Tree, subject: str) -> str | None:
 
 def _picture_of(tree: Tree, folder: str, last_label: int) -> dict[int, str]:
     """Label's frame (from 1) -> picture; pictures count from 0, unless they end where labels do."""
-    pictures = numbered(tree.pictures(folder))
+    pictures = numbered(tree.picture_names(folder))
     starts_at = 1 if 0 not in pictures and last_label in pictures else 0
     return {number + 1 - starts_at: name for number, name in pictures.items()}
 

@@ -48,7 +48,7 @@ def read(tree: Tree, options: Options) -> Reading:
             subject = folder.partition("/")[0]
             recording = CodedRecording(
                 folder=prefix + folder,
-                picture_of=numbered(tree.pictures(prefix + folder)),
+                picture_of=numbered(tree.picture_names(prefix + folder)),
                 codes_of=codes_of,
                 columns={
                     **{"subject_id": subject, "source": folder},

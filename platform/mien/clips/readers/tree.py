@@ -111,10 +111,13 @@ class Tree:
         stripped = (line.strip() for line in self.text(path).splitlines())
         return [line for line in stripped if line]
 
+    def picture_names(self, folder: str) -> list[str]:
+        """Names of a folder's pictures, in no order."""
+        return [name for name in self.names(folder) if name.lower().endswith(PICTURE_SUFFIXES)]
+
     def pictures(self, folder: str) -> list[str]:
         """Names of a folder's pictures, in the order in which they are decoded as frames."""
-        names = (name for name in self.names(folder) if name.lower().endswith(PICTURE_SUFFIXES))
-        return sorted(names, key=natural_key)
+        return sorted(self.picture_names(folder), key=natural_key)
 
 
 def numbered(names: Iterable[str]) -> dict[int, str]:
@@ -131,7 +134,12 @@ def _listed(location: str) -> list[str]:
         with storage.explained(location):
             return os.listdir(path)
     fs, path = storage.file_system(location)
-    with storage.explained(location):
-        if not fs.isdir(path):
+
+    def entries() -> list[str]:
+        try:
+            return [str(entry) for entry in fs.ls(path, detail=False)]
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return [str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False)]
+
+    found = storage.patiently(location, entries)
+    return [entry.rstrip("/").rsplit("/", 1)[-1] for entry in found]

@@ -82,7 +82,7 @@ def _is_about(item: Any, forget: frozenset[str], known: frozenset[str]) -> bool:
         return item in forget
     if isinstance(item, Mapping):
         return any(isinstance(value, str) and value in forget for value in item.values())
-    if isinstance(item, list) and not _is_list_of_clips(item, known):
+    if isinstance(item, list) and not _is_made_of_clips(item, known):
         return any(isinstance(value, str) and value in forget for value in item)
     return False
 
@@ -92,14 +92,24 @@ def _has_partner(
 ) -> bool:
     """Whether the list under a key would lose items that a list beside it may be in step with."""
     mine = siblings[key]
-    if not any(_is_about(item, forget, known) for item in mine):
-        return False
-    return any(
-        isinstance(other, list) and len(other) == len(mine) and not _is_list_of_clips(other, known)
+    return _loses_items(mine, forget, known) and any(
+        isinstance(other, list) and len(other) == len(mine) and not _is_made_of_clips(other, known)
         for name, other in siblings.items()
         if name != key
     )
 
 
-def _is_list_of_clips(items: list[Any], known: frozenset[str]) -> bool:
-    return bool(items) and all(isinstance(item, str) and item in known for item in items)
+def _loses_items(items: list[Any], forget: frozenset[str], known: frozenset[str]) -> bool:
+    """Whether a list, or a list in it, holds something about a clip to be forgotten."""
+    return any(
+        _is_about(item, forget, known)
+        or (isinstance(item, list) and _loses_items(item, forget, known))
+        for item in items
+    )
+
+
+def _is_made_of_clips(value: Any, known: frozenset[str]) -> bool:
+    """Whether a value is a clip's id, or a list of nothing but such values."""
+    if isinstance(value, list):
+        return all(_is_made_of_clips(item, known) for item in value)
+    return isinstance(value, str) and value in known

@@ -48,8 +48,7 @@ def clips_of(data: RunData, plan: DataPlan, streams: Iterable[StreamSpec]) -> Wa
     for spec in streams:
         settings = CacheSettings(crops=data.loading.crops(spec), stored_as=stored_as)
         clips = select_clips(data.manifest, data.split, data.label_set, spec)
-        refs = (clips.ref(number) for number in range(len(clips)))
-        wanted.setdefault(settings, {}).update((ref.clip_id, ref) for ref in refs)
+        wanted.setdefault(settings, {}).update((ref.clip_id, ref) for ref in clips.refs())
     return {settings: list(refs.values()) for settings, refs in wanted.items()}
 
 
@@ -62,7 +61,10 @@ def read_cached(data: RunData, plan: DataPlan, streams: Iterable[StreamSpec]) ->
     """The data with what their cache holds now; nothing is decoded or written."""
     if not plan.cache or not ClipCache.exists(plan.cache):
         return data
-    return _with_clips(data, plan, ClipCache.open(plan.cache), clips_of(data, plan, streams))
+    cache = ClipCache.open(plan.cache)
+    wanted = clips_of(data, plan, streams)
+    found = {settings: cache.cover(refs, settings) for settings, refs in wanted.items()}
+    return _reading(data, CachedClips.of(cache, stored(plan), found))
 
 
 def complete_cache(
@@ -75,11 +77,12 @@ def complete_cache(
         StorageError: sources or cache cannot be reached.
     """
     cache = ClipCache.open(plan.cache, create=True)
-    wanted = clips_of(data, plan, streams)
-    for settings, refs in wanted.items():
+    found = {}
+    for settings, refs in clips_of(data, plan, streams).items():
         report = build_with_progress(cache, refs, settings, use_ray=use_ray)
         say(f"cache, {settings.describe()}: {report.summary()}")
-    return _with_clips(data, plan, cache, wanted)
+        found[settings] = report.coverage
+    return _reading(data, CachedClips.of(cache, stored(plan), found))
 
 
 def build_with_progress(
@@ -107,7 +110,5 @@ def build_with_progress(
         )
 
 
-def _with_clips(data: RunData, plan: DataPlan, cache: ClipCache, wanted: Wanted) -> RunData:
-    coverages = {settings: cache.cover(refs, settings) for settings, refs in wanted.items()}
-    clips = CachedClips.of(cache, stored(plan), coverages)
+def _reading(data: RunData, clips: CachedClips) -> RunData:
     return replace(data, loading=replace(data.loading, cache=clips))

@@ -88,7 +88,7 @@ def _build(args: argparse.Namespace) -> int:
     cache = ClipCache.open(args.cache, create=True)
     use_ray = recipe.train.workers > 0
     with ray_session(recipe.train) if use_ray else nullcontext():
-        for settings in sorted(wanted, key=CacheSettings.to_json):
+        for settings in sorted(wanted, key=CacheSettings.describe):
             report = build_with_progress(
                 cache, refs, settings, use_ray=use_ray, retry_failed=args.retry_failed
             )

@@ -80,6 +80,8 @@ class BuildReport:
     """Clips made anew because their source had changed."""
     absent: list[str]
     """Ids of clips without a source."""
+    coverage: Coverage
+    """What the cache holds now."""
     cached: int = 0
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     by_others: int = 0
@@ -128,7 +130,12 @@ def build(
         wanted = {clip_digest(ref, settings) for ref in refs}
         cache.remove(lambda at: at.entry.reason is not None and at.entry.clip in wanted)
     coverage = cache.cover(refs, settings)
-    report = BuildReport(present=len(coverage.found), stale=coverage.stale, absent=coverage.absent)
+    report = BuildReport(
+        present=len(coverage.found),
+        stale=coverage.stale,
+        absent=coverage.absent,
+        coverage=coverage,
+    )
     total = len(coverage.missing)
     done = 0
     for part, made in run_parts(_parts(cache, coverage, settings, report, tasks)):
@@ -137,6 +144,7 @@ def build(
         done += len(part.clips)
         progress(done + report.by_others, total)
     cache.refresh()
+    report.coverage = cache.cover(refs, settings, coverage.stamps)
     return report
 
 
@@ -152,8 +160,8 @@ def _parts(
     for first in range(0, len(todo), size):
         clips = todo[first : first + size]
         cache.refresh()
-        held = cache.contents(settings)
-        mine = tuple((ref, at) for ref, at in clips if (clip_digest(ref, settings), at) not in held)
+        refs, stamps = zip(*clips, strict=True)
+        mine = tuple(cache.cover(refs, settings, stamps).missing)
         report.by_others += len(clips) - len(mine)
         if mine:
             yield Part(uri=cache.uri, settings=settings, clips=mine)

@@ -1,22 +1,17 @@
 """What is in a shard, in a small file beside it that is written last: no index, no shard.
 
-The file is Parquet, named by the SHA-256 of its bytes; the settings that its entries were made with
-and the shard's name stand in its metadata.
+The file is JSON, named by the SHA-256 of its bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from mien.cache.errors import CacheError
 from mien.cache.settings import CacheSettings
-
-_SETTINGS, _DIGEST, _SHARD = b"mien.settings", b"mien.settings_digest", b"mien.shard"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,37 +43,31 @@ class Index:
     """File name; None where no clip could be decoded."""
     entries: tuple[Entry, ...]
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether another version of Mien made these entries, and this one would make others."""
+        return self.settings.digest != self.settings_digest
 
-_SCHEMA = pa.schema(
-    [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("clip", pa.string(), nullable=False),
-        pa.field("content", pa.string(), nullable=False),
-        pa.field("row", pa.int32()),
-        pa.field("num_frames", pa.int32(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("reason", pa.string()),
-        pa.field("message", pa.string()),
-    ]
-)
-assert _SCHEMA.names == [field.name for field in fields(Entry)]
+    def to_bytes(self) -> bytes:
+        """The file."""
+        return json.dumps(
+            {
+                "settings": self.settings.to_json(),
+                "settings_digest": self.settings_digest,
+                "shard": self.shard,
+                "entries": [_without_nulls(asdict(entry)) for entry in self.entries],
+            },
+            indent=1,
+        ).encode()
 
 
-def index_bytes(
-    settings: CacheSettings, settings_digest: str, shard: str | None, entries: Sequence[Entry]
-) -> bytes:
-    """The index file of a shard."""
-    about = {_SETTINGS: settings.to_json(), _DIGEST: settings_digest, _SHARD: shard or ""}
-    table = pa.Table.from_pylist([asdict(entry) for entry in entries], _SCHEMA)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(about), sink, compression="zstd")
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None or name == "row"}
 
 
 def index_name(data: bytes) -> str:
     """The name that an index file with these bytes has."""
-    return f"{hashlib.sha256(data).hexdigest()[:32]}.parquet"
+    return f"{hashlib.sha256(data).hexdigest()[:32]}.json"
 
 
 def parse_index(data: bytes, location: str) -> Index:
@@ -90,18 +79,17 @@ def parse_index(data: bytes, location: str) -> Index:
     if index_name(data) != location.rsplit("/", 1)[-1]:
         raise CacheError(
             f"{location} is damaged: its content is not what its name says. What it lists is made "
-            f"anew; `mien cache prune` removes it."
+            "anew; `mien cache prune` removes it."
         )
     try:
-        table = pq.read_table(pa.BufferReader(data))
-        about = table.schema.metadata
+        values = json.loads(data)
         return Index(
-            settings=CacheSettings.from_json(about[_SETTINGS].decode()),
-            settings_digest=about[_DIGEST].decode(),
-            shard=about[_SHARD].decode() or None,
-            entries=tuple(Entry(**row) for row in table.to_pylist()),
+            settings=CacheSettings.from_json(values["settings"]),
+            settings_digest=values["settings_digest"],
+            shard=values["shard"],
+            entries=tuple(Entry(**entry) for entry in values["entries"]),
         )
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CacheError(
             f"{location} was written by another version of Mien ({error}); `mien cache prune` "
             "removes it"

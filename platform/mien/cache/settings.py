@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
 from mien.cache.images import ENCODER_VERSION, ImageFormat
 from mien.media.faces import DEFAULT_MARGIN, YUNET_SHA256
@@ -43,14 +45,13 @@ class CacheSettings:
         """A name for these settings in this version of Mien."""
         return _digest(self)
 
-    def to_json(self) -> str:
-        """Readable, and enough for :meth:`from_json`."""
-        return json.dumps(asdict(self), sort_keys=True)
+    def to_json(self) -> dict[str, Any]:
+        """Readable values, and enough for :meth:`from_json`."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> CacheSettings:
+    def from_json(cls, values: Mapping[str, Any]) -> CacheSettings:
         """The settings that :meth:`to_json` wrote."""
-        values = json.loads(text)
         return cls(crops=CropSettings(**values["crops"]), stored_as=StoredAs(**values["stored_as"]))
 
     def describe(self) -> str:
@@ -72,5 +73,5 @@ def _digest(settings: CacheSettings) -> str:
         "detector": YUNET_SHA256,
         "margin": DEFAULT_MARGIN,
     }
-    text = settings.to_json() + json.dumps(made_by, sort_keys=True)
+    text = json.dumps([settings.to_json(), made_by], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
 from mien.cache.errors import CacheError
 from mien.cache.identity import clip_digest, content_stamps
-from mien.cache.index import Entry, Index, index_bytes, index_name, parse_index
+from mien.cache.index import Entry, Index, index_name, parse_index
 from mien.cache.settings import CacheSettings
 from mien.cache.shards import ShardPlace, ShardReader, shard_clip_ids, shard_name, shard_of
 from mien.clips.manifest import ClipRef
@@ -40,19 +40,25 @@ class Located:
     shard: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
+Held = dict[tuple[str, str], dict[str, Located]]
+"""Entries by the digests of settings and clip, then by content."""
+
+
+@dataclass(kw_only=True)
 class Coverage:
     """What a cache holds of some clips, under one kind of settings."""
 
-    found: dict[str, Located]
+    stamps: Sequence[str | None]
+    """Contents of all the clips, None where there is no source."""
+    found: dict[str, Located] = field(default_factory=dict)
     """By clip id."""
-    missing: list[tuple[ClipRef, str]]
+    missing: list[tuple[ClipRef, str]] = field(default_factory=list)
     """Clips without an entry, and their content stamps."""
-    stale: int
+    stale: int = 0
     """Of the missing ones, those whose source has changed since an entry was made."""
-    outlived: list[str]
+    outlived: list[str] = field(default_factory=list)
     """Ids of clips that were found although their source isn't there any more."""
-    absent: list[str]
+    absent: list[str] = field(default_factory=list)
     """Ids of clips that have neither a source nor an entry."""
 
 
@@ -63,6 +69,7 @@ class ClipCache:
         """Use :meth:`open`."""
         self.uri = storage.absolute(uri).rstrip("/")
         self._indexes: dict[str, Index] = {}
+        self._held: Held | None = None
         self.damaged_indexes: dict[str, str] = {}
         """Index files that cannot be read, and why; what they list counts as missing."""
 
@@ -116,12 +123,13 @@ class ClipCache:
         A damaged one is named in the log and left out: what it lists is made anew.
         """
         names = set(storage.list_files(self._index_folder))
-        names = {name for name in names if name.endswith(".parquet")}
+        names = {name for name in names if name.endswith(".json")}
         new = sorted(names - self._indexes.keys())
         with ThreadPoolExecutor(_THREADS) as threads:
             loaded = dict(zip(new, threads.map(self._load_index, new), strict=True))
-        read = {name: index for name, index in loaded.items() if index is not None}
-        self._indexes = {n: at for n, at in self._indexes.items() if n in names} | read
+        for name in self._indexes.keys() - names:
+            self._delete(name)
+        self._insert({name: index for name, index in loaded.items() if index is not None})
         for name in [n for n in self.damaged_indexes if n not in names or n in self._indexes]:
             del self.damaged_indexes[name]
 
@@ -153,44 +161,55 @@ class ClipCache:
         """Where a shard lies."""
         return storage.join(self._shard_folder, shard)
 
-    def cover(self, refs: Sequence[ClipRef], settings: CacheSettings) -> Coverage:
+    def cover(
+        self,
+        refs: Sequence[ClipRef],
+        settings: CacheSettings,
+        stamps: Sequence[str | None] | None = None,
+    ) -> Coverage:
         """Which of these clips have an entry that is not stale.
 
         An entry whose source isn't there any more counts as good: nothing can be newer than it.
+
+        Args:
+            refs: clips.
+            settings: of the entries.
+            stamps: `content_stamps` of the clips where they are known.
+
+        Raises:
+            StorageError: a source's storage cannot be reached.
         """
-        by_clip = self._by_clip(settings.digest)
-        stamps = content_stamps(refs, with_audio=settings.crops.with_audio)
-        coverage = Coverage(found={}, missing=[], stale=0, outlived=[], absent=[])
-        stale = 0
+        if stamps is None:
+            stamps = content_stamps(refs, with_audio=settings.crops.with_audio)
+        coverage, held = Coverage(stamps=stamps), self._holding()
         for ref, stamp in zip(refs, stamps, strict=True):
-            entries = by_clip.get(clip_digest(ref, settings), {})
-            if stamp is None:
-                held = next(reversed(entries.values()), None)
-                if held is None:
-                    coverage.absent.append(ref.clip_id)
-                else:
-                    coverage.outlived.append(ref.clip_id)
-                    coverage.found[ref.clip_id] = held
+            entries = held.get((settings.digest, clip_digest(ref, settings)), {})
+            if stamp is None and not entries:
+                coverage.absent.append(ref.clip_id)
+            elif stamp is None:
+                coverage.outlived.append(ref.clip_id)
+                coverage.found[ref.clip_id] = entries[max(entries)]
             elif stamp in entries:
                 coverage.found[ref.clip_id] = entries[stamp]
             else:
-                stale += bool(entries)
+                coverage.stale += bool(entries)
                 coverage.missing.append((ref, stamp))
-        return replace(coverage, stale=stale)
+        return coverage
 
-    def _by_clip(self, settings_digest: str) -> dict[str, dict[str, Located]]:
-        """Entries by clip, then by content."""
-        found: dict[str, dict[str, Located]] = {}
-        for _, index in sorted(self._indexes.items()):
-            if index.settings_digest == settings_digest:
-                for at in _located(index):
-                    found.setdefault(at.entry.clip, {})[at.entry.content] = at
-        return found
+    def _insert(self, indexes: Mapping[str, Index]) -> None:
+        self._indexes |= indexes
+        if self._held is not None:
+            _hold(self._held, indexes.values())
 
-    def contents(self, settings: CacheSettings) -> set[tuple[str, str]]:
-        """Digests of the clips that have an entry, each with the content that it was made of."""
-        by_clip = self._by_clip(settings.digest)
-        return {(clip, content) for clip, entries in by_clip.items() for content in entries}
+    def _delete(self, name: str) -> Index | None:
+        # Another index may hold the same entries: they are looked for when they are asked for.
+        self._held = None
+        return self._indexes.pop(name, None)
+
+    def _holding(self) -> Held:
+        if self._held is None:
+            self._held = _hold({}, self._indexes.values())
+        return self._held
 
     def add(
         self,
@@ -213,10 +232,16 @@ class ClipCache:
             data = shard_of(rows)
             shard = shard_name(data)
             storage.write_bytes_atomically(self.shard_location(shard), data)
-        data = index_bytes(settings, settings_digest or settings.digest, shard, entries)
+        index = Index(
+            settings=settings,
+            settings_digest=settings_digest or settings.digest,
+            shard=shard,
+            entries=tuple(entries),
+        )
+        data = index.to_bytes()
         name = index_name(data)
         storage.write_bytes_atomically(storage.join(self._index_folder, name), data)
-        self._indexes[name] = parse_index(data, name)
+        self._insert({name: index})
 
     def holds(self, clip_ids: Collection[str]) -> set[str]:
         """Which of these clips have entries, under whatever settings."""
@@ -302,7 +327,7 @@ class ClipCache:
 
     def discard(self, index_file: str) -> None:
         """Removes an index, damaged or not, and its shard."""
-        index = self._indexes.pop(index_file, None)
+        index = self._delete(index_file)
         self.damaged_indexes.pop(index_file, None)
         storage.remove(storage.join(self._index_folder, index_file))
         if index is None or index.shard is None:
@@ -314,6 +339,13 @@ class ClipCache:
 def _located(index: Index) -> Iterator[Located]:
     for entry in index.entries:
         yield Located(entry=entry, settings_digest=index.settings_digest, shard=index.shard)
+
+
+def _hold(held: Held, indexes: Iterable[Index]) -> Held:
+    for index in indexes:
+        for at in _located(index):
+            held.setdefault((at.settings_digest, at.entry.clip), {})[at.entry.content] = at
+    return held
 
 
 def _held_by_leftover(location: str) -> set[str] | None:

@@ -77,7 +77,7 @@ def check(
         size_bytes=size_bytes,
         damaged=damaged,
         leftovers=cache.leftovers(min_age_s=LEFTOVER_AGE_S),
-        outdated=sum(len(index.entries) for index in cache.indexes.values() if is_outdated(index)),
+        outdated=sum(len(index.entries) for index in cache.indexes.values() if index.is_outdated),
         coverage={} if refs is None else {one: cache.cover(refs, one) for one in current},
     )
 
@@ -157,10 +157,5 @@ def _stamped(refs: Sequence[ClipRef], settings: CacheSettings) -> list[tuple[str
 
 def current_settings(cache: ClipCache) -> list[CacheSettings]:
     """The settings of a cache's entries that this version of Mien would make alike."""
-    found = {index.settings for index in cache.indexes.values() if not is_outdated(index)}
-    return sorted(found, key=CacheSettings.to_json)
-
-
-def is_outdated(index: Index) -> bool:
-    """Whether another version of Mien made these entries."""
-    return index.settings.digest != index.settings_digest
+    found = {index.settings for index in cache.indexes.values() if not index.is_outdated}
+    return sorted(found, key=CacheSettings.describe)

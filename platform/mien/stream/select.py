@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,10 @@ class StreamClips:
 
     def __len__(self) -> int:
         return len(self._manifest)
+
+    def refs(self) -> Iterator[ClipRef]:
+        """The references of all clips."""
+        return iter(self._manifest)
 
     def ref(self, clip: int) -> ClipRef:
         """The reference of a clip number."""

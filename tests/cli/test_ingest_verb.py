@@ -51,7 +51,7 @@ def test_folder_becomes_a_manifest_and_a_list_of_what_was_left_out(
     assert reasons == {"fear/bob_2.mp4": "not_a_video", "fear/bob_3.mp4": "empty_file"}
     assert "3 clips of 2 people: anger 1, fear 2" in out
     assert "left out fear/bob_3.mp4: empty_file" in out
-    assert f"--data {folder / 'manifest.parquet'}" in out
+    assert f"--data '{folder / 'manifest.parquet'}'" in out
 
 
 def test_manifest_that_is_there_is_not_replaced_unasked(folder: Path, capsys: Capture) -> None:

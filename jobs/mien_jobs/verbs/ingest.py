@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -230,10 +231,10 @@ def _write(report: IngestReport, out: str) -> None:
     written = report.write(out)
     print(f"wrote {out}: {len(written)} clips")
     print(f"wrote {quarantine_uri(out)}: {len(report.quarantined)} left out")
-    if written.labels:
+    if written.labels and set(written.column("num_frames")) != {1}:
         folds = sorted({fold for fold in written.column("fold") if fold is not None})
         fold = f" --set data.fold={folds[-1]}" if folds and not any(written.column("split")) else ""
-        print(f"train on it: mien train mma_dfer --profile tiny --data {out}{fold}")
+        print(f"train on it: mien train mma_dfer --profile tiny --data {shlex.quote(out)}{fold}")
 
 
 def _is_table(source: str) -> bool:

@@ -81,6 +81,11 @@ def ingest_dataset(
         Rejected(path=paths[row], reason=why[0], message=why[1]) for row, why in left_out.items()
     ]
     rows, notes = _with_facts(table.filter(pa.array(kept)), infos, reader)
+    if reader.takes_window and window_frames is None:
+        notes.append(
+            "One row a recording; a method that is to be tested on every frame wants rows of its "
+            "clip's length: --window FRAMES."
+        )
     if not probe:
         notes.append("Files were not opened: damaged ones are not known, nor are sizes.")
     return IngestReport(

@@ -85,7 +85,9 @@ def test_single_classes_with_captions_in_gb18030(tree, column) -> None:
     assert column(report, "caption_en") == {
         **{"00151": "The deep frown.", "00152": "The deep frown.", "00153": "The deep frown."}
     }
-    assert report.counts[0].startswith("fold 1 train: 2 of the published 7,333 clips")
+    assert report.counts[0].startswith("all: 3 of the published 9,172 clips")
+    assert "anger 1 (published 1,390)" in report.counts[1]
+    assert report.counts[2].startswith("fold 1 train: 2 of the published 7,333 clips")
     assert split_from_columns(report.manifest, fold=2).test == ("00152",)
     assert report.manifest.ref(0).uri.endswith("data/clips/00151.mp4")
 

@@ -56,7 +56,9 @@ def test_old_affectnet_with_and_without_header(tree, column, header) -> None:
         *[("c.jpg", "no_class"), ("d.jpg", "no_class"), ("e.jpg", "bad_value")],
         *[("gone.jpg", "missing_file"), ("training.csv", "bad_row")],
     ]
-    assert "Pictures without a class were left out: 1 no face, 1 none." in report.summary()
+    assert "left out: 1 with expression 10 (no face), 1 with expression 8 (none)." in (
+        report.summary()
+    )
     assert report.counts[0].startswith(
         "train: 2 of the published 287,651 pictures (287,649 fewer); 1 left out, first "
         "Manually_Annotated_Images/2/gone.jpg (missing_file)"

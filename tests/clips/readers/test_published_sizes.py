@@ -27,6 +27,7 @@ def total(published: int | Mapping[str, int] | None) -> int:
 def test_five_test_parts_are_all_clips_and_each_train_part_the_rest(sizes, clips) -> None:
     assert sum(total(test) for _, test in sizes.values()) == clips
     assert all(total(train) + total(test) == clips for train, test in sizes.values())
+    assert sum(mafw.SINGLE_CLASSES.values()) == 9_172
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def read(tree: Tree, options: Options) -> Reading:
     else:
         rows = [row for part in _OLD for row in _old_rows(tree, part, rejected)]
     reasons = Counter(entry.message for entry in rejected if entry.reason == "no_class")
-    counted = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
+    counted = ", ".join(f"{count:,} with {reason}" for reason, count in sorted(reasons.items()))
     notes = [
         f"Pictures without a class were left out: {counted or 'none'}.",
         "AffectNet's validation part is called test here, because results are reported on it. It "
@@ -166,7 +166,7 @@ def _row(
         rejected.append(Rejected(path=path, reason="bad_value", message=message))
         return None
     if number in WITHOUT_CLASS:
-        rejected.append(Rejected(path=path, reason="no_class", message=WITHOUT_CLASS[number]))
+        rejected.append(Rejected(path=path, reason="no_class", message=_without_class(number)))
         return None
     if not 0 <= number < len(AFFECTNET8):
         message = f"the expression is {number}, expected 0 to 10"
@@ -182,6 +182,10 @@ def _row(
         "valence": valence,
         "arousal": arousal,
     }
+
+
+def _without_class(number: int) -> str:
+    return f"expression {number} ({WITHOUT_CLASS[number]})"
 
 
 def _unit_value(value: Any) -> float | None:

@@ -14,6 +14,8 @@ from mien.clips.schema import table_from_rows
 
 NUM_FOLDS = 10
 NUM_PEOPLE = 230
+NUM_PICTURES = 5954
+"""On disk, of all 26 ids."""
 WORKBOOK = ("AU_annotation_all_subjects.xls", "AU_annotation_all_subjects.xlsx")
 SHEET = "summary"
 CLASS_OF_ID = {
@@ -75,7 +77,7 @@ def read(tree: Tree, options: Options) -> Reading:
         counted = ", ".join(f"{number} ({count})" for number, count in sorted(unnamed.items()))
         notes.append(f"Pictures of ids that the workbook does not name: {counted}.")
     notes.append(_fold_note(len(fold_of)))
-    published = NUM_PEOPLE * len(classes) if len(classes) == len(CFEE22) else 5954
+    published = NUM_PICTURES if classes is CLASS_OF_ID else NUM_PEOPLE * len(classes)
     return Reading(
         table=table_from_rows(rows),
         parts=[Part(name="all", published=published)],

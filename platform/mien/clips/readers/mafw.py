@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from mien.clips.labels import MAFW11
-from mien.clips.readers.reading import BY_AGREEMENT, DatasetError, Options, Reader, Reading
+from mien.clips.readers.reading import BY_AGREEMENT, DatasetError, Options, Part, Reader, Reading
 from mien.clips.readers.sets import SetLists, folds_of, parts_of
 from mien.clips.readers.tree import Tree
 from mien.clips.schema import table_from_rows
 
 NUM_SETS = 5
 SINGLE_SIZES = {1: (7333, 1839), 2: (7335, 1837), 3: (7339, 1833), 4: (7340, 1832), 5: (7341, 1831)}
+SINGLE_CLASSES = {
+    **{"anger": 1390, "disgust": 639, "fear": 625, "happiness": 1242, "neutral": 1138},
+    **{"sadness": 1470, "surprise": 1072, "contempt": 236, "anxiety": 916},
+    **{"helplessness": 262, "disappointment": 182},
+}
 COMPOUND_SIZES = {1: (7178, 1818)}
 """Of the other sets no size is known to us."""
 NUM_COMPOUND_CLASSES = 43
@@ -68,8 +73,10 @@ def read(tree: Tree, options: Options, *, task: str) -> Reading:
             | {"caption_zh": caption.chinese if caption else None}
             | {"caption_en": caption.english if caption else None}
         )
-    sizes = SINGLE_SIZES if task == "single" else COMPOUND_SIZES
-    return Reading(table=table_from_rows(rows), parts=parts_of(sizes), notes=notes)
+    parts = parts_of(SINGLE_SIZES if task == "single" else COMPOUND_SIZES)
+    if task == "single":
+        parts.insert(0, Part(name="all", published=SINGLE_CLASSES))
+    return Reading(table=table_from_rows(rows), parts=parts, notes=notes)
 
 
 KINDS = ("no_caption", "with_caption")

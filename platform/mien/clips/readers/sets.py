@@ -95,5 +95,5 @@ def _train_differs(lists: SetLists, fold_of: Mapping[str, int]) -> list[str]:
 def _few(what: str, clips: Sequence[str]) -> list[str]:
     if not clips:
         return []
-    more = ", ..." if len(clips) > 3 else ""
+    more = f" and {len(clips) - 3} more" if len(clips) > 3 else ""
     return [f"{len(clips)} {what}: {', '.join(clips[:3])}{more}."]

@@ -29,6 +29,6 @@ def unknown_subjects(found: Sequence[str], fold_of: dict[str, int]) -> list[str]
     if missing:
         notes.append(
             f"{len(missing)} of the published {len(fold_of)} subjects are not there: "
-            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}."
+            f"{', '.join(missing[:5])}{f' and {len(missing) - 5} more' * (len(missing) > 5)}."
         )
     return notes

@@ -22,7 +22,8 @@ Waveform = npt.NDArray[np.float32]
 # Packets' times are rounded to ticks (1 ms in Matroska) and encoders' are jittery: a smaller step
 # than this between two pieces of sound is not a gap.
 _JITTER_S = 0.02
-_CHUNK = 2**20
+# Small enough for the processor's cache and for memory that is used again and again.
+_CHUNK = 2**14
 # More than half of the length of swresample's filter, in samples of the lower rate.
 _FILTER_REACH = 64
 

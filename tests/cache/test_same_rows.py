@@ -20,6 +20,7 @@ from cache_cases import (
     settings_of,
 )
 
+from mien.cache import pieces
 from mien.cache.build import build, frames_kept
 from mien.cache.settings import StoredAs
 from mien.cache.store import ClipCache
@@ -126,6 +127,42 @@ def test_every_kind_of_clip_comes_back_as_it_was(refs, cache, tmp_path):
         assert differences(load(ref, plan), load(ref, DEFAULT)) == {}
     assert load(kinds[0], plan)["has_audio"] is False
     assert load(kinds[4], plan)["has_audio"] is True
+
+
+@pytest.mark.parametrize("spec", [SPEC, FACES], ids=["whole pictures", "aligned faces"])
+def test_long_clips_are_prepared_piece_by_piece(spec: StreamSpec, refs, cache, monkeypatch):
+    settings = settings_of(spec)
+    held: list[int] = []
+    real = pieces.decode
+
+    def counting(*arguments):
+        clip = real(*arguments)
+        held.append(len(clip.frames_THWC))
+        return clip
+
+    monkeypatch.setattr(pieces, "decode", counting)
+    monkeypatch.setattr(pieces, "ONE_PIECE", 4)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 64 * 64 * 3 * 6)
+    build(cache, refs[:2], settings)
+    passes = 2 if spec.align_faces else 1
+    assert held == [4, 6, 5] * passes * 2
+    plan = plan_of(cache, refs[:2], settings)
+    for ref in refs[:2]:
+        assert differences(load(ref, plan, spec), load(ref, DEFAULT, spec)) == {}
+
+
+def test_a_long_clip_without_a_face_shows_the_centre(refs, tmp_path, cache, monkeypatch):
+    grey = tmp_path / "grey"
+    grey.mkdir()
+    for number in range(6):
+        cv2.imwrite(str(grey / f"{number}.png"), np.full((48, 64, 3), 20 * number, np.uint8))
+    ref = ClipRef(clip_id="grey", uri=str(grey))
+    monkeypatch.setattr(pieces, "ONE_PIECE", 4)
+    build(cache, [ref], settings_of(FACES))
+    plan = plan_of(cache, [ref], settings_of(FACES))
+    row = load(ref, plan, FACES)
+    assert differences(row, load(ref, DEFAULT, FACES)) == {}
+    assert not np.any(row["view0/has_face"])
 
 
 def test_only_the_wanted_frames_are_decompressed(refs, cache, monkeypatch):

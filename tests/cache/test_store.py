@@ -130,7 +130,7 @@ def test_a_failure_that_may_pass_is_not_kept(cache, refs, monkeypatch):
         raise ClipError("storage_unreadable", "the disk hiccups")
 
     with monkeypatch.context() as patch:
-        patch.setattr(building, "prepare_clip", fails)
+        patch.setattr(building, "prepare_pieces", fails)
         assert len(build(cache, refs[:2], SETTINGS).failures) == 2
     assert list(cache.entries()) == []
     assert build(cache, refs[:2], SETTINGS).cached == 2

@@ -18,13 +18,13 @@ import pyarrow as pa
 
 from mien.cache.identity import clip_digest
 from mien.cache.index import Entry
+from mien.cache.pieces import prepare_pieces
 from mien.cache.settings import CacheSettings
 from mien.cache.shards import SCHEMA, size_bytes, to_row
 from mien.cache.store import ClipCache, Coverage
 from mien.clips.manifest import ClipRef
 from mien.media.errors import ClipError
 from mien.media.sampling import uniform_segments
-from mien.stream.prepare import prepare_clip
 
 SHARD_BYTES = 64 << 20
 SHARD_SECONDS = 30.0
@@ -206,14 +206,13 @@ def _make(
     entry = partial(Entry, clip_id=ref.clip_id, clip=clip_digest(ref, settings), content=content)
     choose = partial(frames_kept, max_frames=settings.stored_as.max_frames)
     try:
-        clip = prepare_clip(ref, settings.crops, choose)
+        pieces = prepare_pieces(ref, settings.crops, choose)
+        row = to_row(ref.clip_id, pieces, settings.stored_as.image_format)
     except ClipError as error:
         return None, entry(
             row=None, num_frames=0, size_bytes=0, reason=error.reason, message=str(error)
         )
-    row = to_row(ref.clip_id, clip, settings.stored_as.image_format)
-    num_frames = len(clip.frames_NSSC)
-    made = entry(row=number, num_frames=num_frames, size_bytes=size_bytes(row))
+    made = entry(row=number, num_frames=len(row["frames"]), size_bytes=size_bytes(row))
     return pa.Table.from_pylist([row], SCHEMA), made
 
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -40,15 +40,19 @@ _KEPT_FOOTERS = 256
 _FOOTER_GUESS_BYTES = 64 << 10
 
 
-def to_row(clip_id: str, clip: PreparedClip, image_format: ImageFormat) -> dict[str, Any]:
-    """A prepared clip as a shard holds it."""
-    return {
-        "clip_id": clip_id,
-        "frames": encode_frames(clip.frames_NSSC, image_format),
-        "frame_times_s": clip.frame_times_N.tolist(),
-        "has_face": clip.has_face_N.tolist(),
-        "audio": None if clip.audio is None else clip.audio.astype("<f4").tobytes(),
-    }
+def to_row(
+    clip_id: str, pieces: Iterable[PreparedClip], image_format: ImageFormat
+) -> dict[str, Any]:
+    """A prepared clip as a shard holds it; its sound is in the first piece."""
+    row: dict[str, Any] = {name: [] for name in ("frames", "frame_times_s", "has_face")}
+    for piece in pieces:
+        row.setdefault(
+            "audio", None if piece.audio is None else piece.audio.astype("<f4").tobytes()
+        )
+        row["frames"] += encode_frames(piece.frames_NSSC, image_format)
+        row["frame_times_s"] += piece.frame_times_N.tolist()
+        row["has_face"] += piece.has_face_N.tolist()
+    return {"clip_id": clip_id, **row}
 
 
 def size_bytes(row: dict[str, Any]) -> int:

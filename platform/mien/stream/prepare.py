@@ -16,7 +16,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from mien.clips.manifest import ClipRef
-from mien.media.decode import decode_clip
+from mien.media.decode import DecodedClip, decode_clip
 from mien.media.faces import FaceDetector, FaceRule, align_clip
 
 SAMPLE_RATE_HZ = 16_000
@@ -63,7 +63,16 @@ def prepare_clip(ref: ClipRef, settings: CropSettings, choose_frames: ChooseFram
         ClipError: the clip cannot be decoded; says why.
         ValueError: the face rule needs a face box, and the clip has none.
     """
-    clip = decode_clip(
+    return prepared(decode(ref, settings, choose_frames), ref, settings)
+
+
+def decode(ref: ClipRef, settings: CropSettings, choose_frames: ChooseFrames) -> DecodedClip:
+    """The wanted frames of a clip as they are, and its sound.
+
+    Raises:
+        ClipError: the clip cannot be decoded; says why.
+    """
+    return decode_clip(
         ref.uri,
         choose_frames=choose_frames,
         start_s=ref.start_s,
@@ -72,6 +81,10 @@ def prepare_clip(ref: ClipRef, settings: CropSettings, choose_frames: ChooseFram
         with_audio=settings.with_audio,
         sample_rate_hz=SAMPLE_RATE_HZ,
     )
+
+
+def prepared(clip: DecodedClip, ref: ClipRef, settings: CropSettings) -> PreparedClip:
+    """A decoded clip with its frames cropped."""
     frames_NSSC, has_face_N = _crops(clip.frames_THWC, ref, settings)
     return PreparedClip(
         frames_NSSC=frames_NSSC,
@@ -93,7 +106,7 @@ def _crops(
             size_px=size,
             detector=face_detector(),
             rule=settings.face_rule,
-            given_box=_face_box(ref, settings.face_rule),
+            given_box=face_box(ref, settings.face_rule),
         )
         return aligned.crops_TSSC, aligned.has_face_T
     frames_NCHW = torch.from_numpy(frames_NHWC).permute(0, 3, 1, 2)
@@ -102,7 +115,12 @@ def _crops(
     return frames_NSSC, np.ones(len(frames_NHWC), dtype=np.bool_)
 
 
-def _face_box(ref: ClipRef, rule: FaceRule) -> Sequence[float] | None:
+def face_box(ref: ClipRef, rule: FaceRule) -> Sequence[float] | None:
+    """The box for a rule that looks at one.
+
+    Raises:
+        ValueError: the rule needs a box, and the clip has none.
+    """
     if rule != "given_box":
         return None
     if ref.face_box is None:

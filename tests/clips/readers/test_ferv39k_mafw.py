@@ -126,3 +126,7 @@ def test_a_line_that_is_none_is_an_error(tree) -> None:
     tree.text("Train & Test Set/single/no_caption/set_1/test.txt", "00151 anger\n")
     with pytest.raises(DatasetError, match=r"'00151 anger' is not FILE.mp4 CLASS"):
         tree.ingest("mafw")
+    text = "00151.mp4 anger\n00151.mp4 fear\n"
+    tree.text("Train & Test Set/single/no_caption/set_1/test.txt", text)
+    with pytest.raises(DatasetError, match=r"gives 00151.mp4 two classes"):
+        tree.ingest("mafw")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from mien.clips.ingest_table import Rejected
 from mien.clips.labels import CFEE22
@@ -27,7 +28,7 @@ CLASS_OF_ID = {
     **{21: "fearfully surprised", 22: "awed", 23: "sadly fearful", 24: "fearfully disgusted"},
     **{25: "fearfully angry", 26: "sadly disgusted"},
 }
-"""What the 26 ids on disk stand for where the workbook is missing; four classes have several."""
+"""What the 26 ids on disk stand for where the workbook is missing; three classes have several."""
 _BASIC = {
     **{"happy": "happiness", "sad": "sadness", "fearful": "fear", "angry": "anger"},
     **{"surprised": "surprise", "disgusted": "disgust"},
@@ -45,46 +46,55 @@ def read(tree: Tree, options: Options) -> Reading:
         DatasetError: no picture, or a workbook with other columns.
     """
     base = tree.first(["CFEE_Database_230"]) or "."
-    folders = [
-        f"{group}/{name}" if base == "." else f"{base}/{group}/{name}"
-        for group in sorted(tree.names(base))
-        for name in sorted(tree.names(group if base == "." else f"{base}/{group}"))
-        if name.startswith("Images")
-    ]
+    folders = _folders(tree, base)
     if not folders:
         raise tree.missing("folder of pictures", ["01-04/Images1", "CFEE_Database_230"])
     classes, notes = _classes(tree, base)
     pictures = [(folder, name) for folder in folders for name in tree.pictures(folder)]
     fold_of = _folds({match[2] for _, name in pictures if (match := _NAME.fullmatch(name))})
-    rows, rejected, unnamed = [], [], Counter[str]()
+    rows, rejected = [], []
     for folder, name in pictures:
         match = _NAME.fullmatch(name)
-        if match is None:
-            message = "its name is not CC_SSS_NNNN.jpg (class, subject, shot)"
-            rejected.append(
-                Rejected(path=f"{folder}/{name}", reason="bad_file_name", message=message)
-            )
-            continue
-        label = classes.get(int(match[1]))
-        if label is None:
-            unnamed[match[1]] += 1
-            message = f"{WORKBOOK[0]} does not name class {match[1]}"
-            rejected.append(Rejected(path=f"{folder}/{name}", reason="no_class", message=message))
+        label = classes.get(int(match[1])) if match else None
+        if match is None or label is None:
+            rejected.append(_rejected(f"{folder}/{name}", match))
             continue
         row = {"clip_id": name, "uri": tree.uri(f"{folder}/{name}"), "num_frames": 1}
         rows.append(row | {"label": label, "subject_id": match[2], "fold": fold_of[match[2]]})
-    if unnamed:
-        counted = ", ".join(f"{number} ({count})" for number, count in sorted(unnamed.items()))
-        notes.append(f"Pictures of ids that the workbook does not name: {counted}.")
-    notes.append(_fold_note(len(fold_of)))
     published = NUM_PICTURES if classes is CLASS_OF_ID else NUM_PEOPLE * len(classes)
     return Reading(
         table=table_from_rows(rows),
         parts=[Part(name="all", published=published)],
         unit="pictures",
         rejected=rejected,
-        notes=notes,
+        notes=[*notes, *_unnamed_note(rejected), _fold_note(len(fold_of))],
     )
+
+
+def _folders(tree: Tree, base: str) -> list[str]:
+    """Folders of pictures: 01-04/Images1, 05-08/Images2, ..."""
+    prefix = "" if base == "." else f"{base}/"
+    groups = [prefix + group for group in sorted(tree.names(base))]
+    return [
+        f"{group}/{name}"
+        for group in groups
+        for name in sorted(tree.names(group))
+        if name.startswith("Images")
+    ]
+
+
+def _rejected(path: str, match: re.Match[str] | None) -> Rejected:
+    if match is None:
+        message = "its name is not CC_SSS_NNNN.jpg (class, subject, shot)"
+        return Rejected(path=path, reason="bad_file_name", message=message)
+    message = f"the workbook does not name class {match[1]}"
+    return Rejected(path=path, reason="no_class", message=message)
+
+
+def _unnamed_note(rejected: Sequence[Rejected]) -> list[str]:
+    counts = Counter(entry.message[-2:] for entry in rejected if entry.reason == "no_class")
+    counted = ", ".join(f"{number} ({count})" for number, count in sorted(counts.items()))
+    return [f"Pictures of ids that the workbook does not name: {counted}."] if counts else []
 
 
 def _classes(tree: Tree, base: str) -> tuple[dict[int, str], list[str]]:

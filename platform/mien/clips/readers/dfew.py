@@ -76,7 +76,8 @@ def read(tree: Tree, options: Options) -> Reading:
     notes = [
         *folds.notes,
         *vote_notes,
-        f"Pictures from {media}; sound from {SOUND}: {len(sound_of):,} files.",
+        f"Clips from {media}"
+        + ("." if media == SOUND else f"; sound from {SOUND}: {len(sound_of):,} files."),
         "DFEW does not say who is seen: no subject_id, so that no split by person can be made; "
         "the official folds divide clips.",
     ]
@@ -112,6 +113,8 @@ def _list(tree: Tree, path: str) -> dict[str, str]:
         raise DatasetError(
             f"{tree.uri(path)}: expected the columns video_name and label, whole numbers; {error}"
         ) from error
+    if len(pairs) < len(rows):
+        raise DatasetError(f"{tree.uri(path)} names {len(rows) - len(pairs)} clips twice")
     return {name: _class(number, tree, path) for name, number in pairs.items()}
 
 

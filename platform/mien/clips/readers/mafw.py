@@ -94,13 +94,14 @@ def _set(tree: Tree, folder: str, number: int, captions: dict[str, Caption]) -> 
 
 def _list(tree: Tree, path: str, captions: dict[str, Caption]) -> dict[str, str]:
     """Clip -> label; captions that the list holds are added to `captions`."""
-    label_of = {}
+    label_of: dict[str, str] = {}
     for line in tree.lines(path):
         cells = line.split("\t") if "\t" in line else line.split()
         clip, label = (cells[0].strip(), cells[1].strip()) if len(cells) > 1 else ("", "")
         if not clip.lower().endswith(".mp4") or not label:
             raise DatasetError(f"{tree.uri(path)}: {line[:60]!r} is not FILE.mp4 CLASS")
-        label_of[clip] = label.lower()
+        if label_of.setdefault(clip, label.lower()) != label.lower():
+            raise DatasetError(f"{tree.uri(path)} gives {clip} two classes")
         if len(cells) > 3:
             captions[clip] = Caption(chinese=cells[2].strip(), english=cells[3].strip())
     return label_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from mien.clips.ingest_table import Rejected
 from mien.clips.labels import RAFDB7, RAFDB_COMPOUND11, LabelSet
@@ -67,29 +68,17 @@ def read(tree: Tree, options: Options, *, variant: Variant) -> Reading:
         "folder of pictures",
         [f"{base}Image/{kind}" for kind in ("aligned/aligned", "aligned", "original")],
     )
-    suffix = "_aligned" if "aligned" in images else ""
     rows, rejected = [], []
     for number, line in enumerate(tree.lines(path), 1):
-        name, _, given = line.partition(" ")
-        part = name.partition("_")[0]
-        index = int(given) - 1 if given.strip().isdecimal() else -1
-        if part not in ("train", "test") or not 0 <= index < len(variant.label_set):
+        row = _row(tree, images, line, variant.label_set)
+        if row is None:
             message = (
                 f"line {number}: {line!r} is not train_*.jpg or test_*.jpg and a class from 1 to "
                 f"{len(variant.label_set)}"
             )
             rejected.append(Rejected(path=path, reason="bad_row", message=message))
-            continue
-        stem, _, extension = name.rpartition(".")
-        rows.append(
-            {
-                "clip_id": name,
-                "uri": tree.uri(f"{images}/{stem}{suffix}.{extension}"),
-                "num_frames": 1,
-                "label": variant.label_set.classes[index],
-                "split": part,
-            }
-        )
+        else:
+            rows.append(row)
     notes = [
         f"Pictures from {images}.",
         "RAF-DB does not say who is seen: no subject_id.",
@@ -101,6 +90,24 @@ def read(tree: Tree, options: Options, *, variant: Variant) -> Reading:
         rejected=rejected,
         notes=notes,
     )
+
+
+def _row(tree: Tree, images: str, line: str, label_set: LabelSet) -> dict[str, Any] | None:
+    """The row of a line of the list, or None where it is none."""
+    name, _, given = line.partition(" ")
+    part = name.partition("_")[0]
+    index = int(given) - 1 if given.strip().isdecimal() else -1
+    if part not in ("train", "test") or not 0 <= index < len(label_set):
+        return None
+    stem, _, extension = name.rpartition(".")
+    suffix = "_aligned" if "aligned" in images else ""
+    return {
+        "clip_id": name,
+        "uri": tree.uri(f"{images}/{stem}{suffix}.{extension}"),
+        "num_frames": 1,
+        "label": label_set.classes[index],
+        "split": part,
+    }
 
 
 _OWNER = (

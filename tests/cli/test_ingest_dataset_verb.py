@@ -93,6 +93,7 @@ def test_lists_are_told_from_tables(listed: Path, capsys: Capture) -> None:
         (["rafdb", "--root", "nowhere"], "there is no folder"),
         (["rafdb", "--root", "."], "no list of pictures below"),
         (["rafdb", "--root", ".", "--subject-regex", "x"], "--subject-regex is for folders"),
+        (["rafdb", "--root", ".", "--encoding", "gbk"], "--encoding is for tables"),
         (["rafdb", "--root", ".", "--window", "2"], "rafdb has no labels of each frame"),
         (["rafdbb"], "did you mean the published data set rafdb"),
         (["rafdbb", "--root", "."], "did you mean the data set rafdb?"),

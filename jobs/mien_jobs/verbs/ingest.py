@@ -160,6 +160,7 @@ def _dataset_reader(args: argparse.Namespace, name: str) -> tuple[_Read, str, st
     from mien.media import storage
 
     _refuse(args, subject_regex="for folders; data sets say who is seen, or do not")
+    _refuse_encoding(args)
     if len(args.source) > 1 or not args.root:
         raise ValueError(
             f"mien ingest {name} needs --root FOLDER, where the data set lies (a folder of your "
@@ -174,6 +175,7 @@ def _list_reader(args: argparse.Namespace) -> tuple[_Read, str, str]:
     from mien.clips.ingest_list import ingest_lists
 
     _refuse(args, subject_regex="for folders; lists do not name people")
+    _refuse_encoding(args)
     return partial(ingest_lists, args.source, args.root), _place_of(args.source[0]), _FILE
 
 
@@ -213,6 +215,11 @@ def _refuse(args: argparse.Namespace, **options: str) -> None:
     for name, what in options.items():
         if getattr(args, name):
             raise ValueError(f"--{name.replace('_', '-')} is {what}")
+
+
+def _refuse_encoding(args: argparse.Namespace) -> None:
+    if args.encoding != "utf-8":
+        raise ValueError("--encoding is for tables; the encoding of lists is found out")
 
 
 def _ingest(args: argparse.Namespace, read: _Read) -> IngestReport:

@@ -136,21 +136,30 @@ def _duplicates(table: pa.Table) -> dict[int, _Why]:
 
 
 def _other_labels(table: pa.Table, label_set: LabelSet | None) -> dict[int, _Why]:
+    """Rows whose label, or a class of whose soft label, is not in the label set."""
     if label_set is None:
         return {}
-    known = pa.array(label_set.classes)
-    is_other = pc.and_(pc.is_valid(table["label"]), pc.invert(pc.is_in(table["label"], known)))
-    messages: dict[str, str] = {}
-    found = {}
-    for row in np.flatnonzero(np.asarray(is_other)).tolist():
-        label = table["label"][row].as_py()
-        if label not in messages:
-            try:
-                label_set.index(label)
-            except LabelError as error:
-                messages[label] = str(error)
-        found[row] = ("unknown_label", messages[label])
+    labels = table["label"].dictionary_encode().combine_chunks()
+    messages = [_not_in(label_set, name) for name in labels.dictionary.to_pylist()]
+    found = {
+        row: ("unknown_label", message)
+        for row, number in enumerate(labels.indices.to_pylist())
+        if number is not None and (message := messages[number])
+    }
+    for row in np.flatnonzero(np.asarray(pc.is_valid(table["soft_label"]))).tolist():
+        names = (name for name, _ in table["soft_label"][row].as_py())
+        message = next(filter(None, (_not_in(label_set, name) for name in names)), None)
+        if message:
+            found.setdefault(row, ("unknown_label", f"soft label: {message}"))
     return found
+
+
+def _not_in(label_set: LabelSet, name: str) -> str | None:
+    try:
+        label_set.index(name)
+    except LabelError as error:
+        return str(error)
+    return None
 
 
 def _missing(table: pa.Table, tree: Tree) -> dict[int, _Why]:

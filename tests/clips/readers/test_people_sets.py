@@ -97,6 +97,18 @@ def test_crema_votes_on_picture_and_sound_are_soft_labels(tree, column, path, te
     ).test in [CREMA_NAMES[:2], CREMA_NAMES[2:]]
 
 
+def test_votes_for_other_classes_do_not_reach_a_model_without_them(tree) -> None:
+    write_crema(tree)
+    tree.text("finishedResponses.csv", RESPONSES)
+    two = LabelSet(name="two", classes=("anger", "happiness"))
+    report = tree.ingest("crema_d", label_set=two)
+    assert len(report.manifest) == 0
+    messages = {entry.path: entry.message for entry in report.quarantined}
+    assert messages["VideoFlash/1001_DFA_ANG_XX.flv"].startswith("soft label: unknown label")
+    assert messages["VideoFlash/1002_IEO_SAD_LO.flv"].startswith("unknown label 'sadness'")
+    assert report.counts[0].startswith("all: 0 clips; 3 left out")
+
+
 def test_crema_without_votes_says_so(tree) -> None:
     write_crema(tree)
     report = tree.ingest("crema_d")

@@ -32,7 +32,7 @@ UNLABELLED = -1
 ACTION_UNITS = tuple(f"AU{n}" for n in (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26))
 # Results are reported on the validation videos: labels of the test videos were never given out.
 _SETS = {"train": "Train_Set", "test": "Validation_Set"}
-_ANNOTATIONS = ("", "Annotations/", "annotations/", "ABAW Annotations/")
+_ANNOTATIONS = ("", "Annotations/", "annotations/", "annotations/annotations/", "ABAW Annotations/")
 _EXPR = ("EXPR_Classification_Challenge", "EXPR_Recognition_Challenge")
 _AU = ("AU_Detection_Challenge",)
 _VALIDATION_NOTE = (

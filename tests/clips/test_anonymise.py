@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
+from mien.clips import anonymise_clip
 from mien.clips.anonymise import AnonymousClips, CopyOptions, anonymise_clips
-from mien.clips.anonymise_clip import encode_mp4
+from mien.clips.anonymise_clip import anonymous_copy, encode_mp4
 from mien.clips.anonymise_ids import AnonymiseError
 from mien.clips.anonymise_pictures import hide, show_only, without
 from mien.clips.anonymise_sound import semitones_of, shift_pitch
@@ -343,6 +344,33 @@ def test_an_interrupted_run_goes_on(source: Path, tmp_path: Path) -> None:
     (tmp_path / "mapping.json").unlink()
     with pytest.raises(AnonymiseError, match="but there is no mapping"):
         run(source, tmp_path, form="crops", sound="drop", size_px=64)
+
+
+def test_long_clips_are_read_in_pieces_with_the_same_result(
+    source: Path, as_video: tuple[Path, AnonymousClips], detector: FaceDetector, monkeypatch: Any
+) -> None:
+    ref = Manifest.read(str(source)).by_ids(["anna_karenina-1"]).ref(0)
+    options = CopyOptions(form="video", sound="keep")
+    whole = anonymous_copy(ref, options, detector)
+    monkeypatch.setattr(anonymise_clip, "_FIRST_PIECE_FRAMES", 5)
+    monkeypatch.setattr(anonymise_clip, "_MEMORY_BYTES", 4 * 3 * HEIGHT * WIDTH * 3)
+    pieces = anonymous_copy(ref, options, detector)
+    assert pieces.num_frames == pieces.num_with_face == NUM_FRAMES
+    assert pieces.mp4 == whole.mp4
+
+
+def test_copies_on_object_storage(source: Path, tmp_path: Path) -> None:
+    first = Manifest.read(str(source)).by_ids(["rec-0815-cut"])
+    for made, there in ((1, 0), (0, 1)):
+        result = anonymise_clips(
+            first,
+            "memory://bucket/shared",
+            mapping=str(tmp_path / "mapping.json"),
+            options=CopyOptions(size_px=64),
+        )
+        assert (result.num_made, result.num_there_already) == (made, there)
+    shared = Manifest.read("memory://bucket/shared")
+    assert len(all_frames(shared.ref(0).uri).frames_THWC) == 5
 
 
 def test_clips_that_cannot_be_copied_are_named_and_left_out(source: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mien.media.decode import decode_clip
 from mien.media.faces import (
@@ -202,6 +204,23 @@ def test_rules_by_hand() -> None:
         assert choose_track(tracks, "given_box", np.array(box, dtype=np.float32)) is expected, box
     assert choose_track([], "largest") is None
     assert choose_track([], "longest_track") is None
+
+
+@given(
+    seen=st.lists(st.lists(st.integers(0, 4), unique=True, max_size=5), min_size=1, max_size=30),
+    shake=st.integers(0, 2**32 - 1),
+)
+def test_people_who_stand_apart_are_never_mixed_up(seen: list[list[int]], shake: int) -> None:
+    """Whoever is missed in whichever frames, in whatever order faces are listed."""
+    rng = np.random.default_rng(shake)
+    tracker = FaceTracker()
+    person_of: dict[int, int] = {}
+    for frame, people in enumerate(seen):
+        faces = [face_at(140 * who + rng.uniform(-8, 8), 50 + rng.uniform(-8, 8)) for who in people]
+        for person, track in zip(people, tracker.update(frame, faces), strict=True):
+            assert person_of.setdefault(track, person) == person
+    assert len(tracker.tracks) == len({person for people in seen for person in people})
+    assert sum(len(track.frames) for track in tracker.tracks) == sum(map(len, seen))
 
 
 def test_equally_long_tracks_are_decided_by_size() -> None:

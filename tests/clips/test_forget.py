@@ -284,7 +284,7 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     todo = "\n".join(outcome.left_to_do)
     assert f"train anew: run {run}: 1 clips in train, 1 clips in test" in todo
     for name in ("split.json", "predictions-test.parquet", "quarantine.csv", "result.json"):
-        assert f"delete: {run / name} names" in todo
+        assert f"delete: {run / name} names their clips" in todo
     assert "model.json" not in todo
     written = Path(receipt).read_text()
     assert NAME not in written

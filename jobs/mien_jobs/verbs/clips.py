@@ -1,4 +1,4 @@
-"""``mien clips WHAT MANIFEST``: look at the clips of a manifest."""
+"""``mien clips WHAT MANIFEST``: look at the clips of a manifest, or make copies for sharing."""
 
 from __future__ import annotations
 

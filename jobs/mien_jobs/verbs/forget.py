@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from mien.clips.forget.person import UnknownPersonError
     from mien.clips.forget.procedure import ForgetRequest, forget, left_to_do, plan_forgetting
     from mien.clips.forget.receipt import default_location
+    from mien_jobs.progress import ProgressBar
 
     request = ForgetRequest(
         name=args.subject,
@@ -69,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
         delete_media=args.delete_media,
     )
     try:
-        plan = plan_forgetting(request)
+        with ProgressBar("tracked runs") as progress:
+            plan = plan_forgetting(request, progress)
     except UnknownPersonError as error:
         return _forgotten_before(request, error, is_dry_run=args.dry_run)
     print_plan(plan)

@@ -53,7 +53,7 @@ class TrackedRun:
 
 
 def search_tracking(
-    uri: str, person: Person, progress: Callable[[int], None] | None = None
+    uri: str, person: Person, progress: Callable[[int, int], None] | None = None
 ) -> list[TrackedRun]:
     """Looks through all runs of a tracking server, deleted ones too.
 
@@ -63,7 +63,7 @@ def search_tracking(
     Args:
         uri: MLflow's tracking URI.
         person: with the manifests as they were.
-        progress: called with the number of runs that were looked at.
+        progress: called with the number of runs that were looked at, and of all runs.
 
     Raises:
         SearchError: there is no such data base, or the server does not answer.
@@ -81,12 +81,13 @@ def search_tracking(
         client = open_client(uri)
         aliases = _aliases(client)
         found = []
-        for number, (experiment, run) in enumerate(_runs(client), 1):
+        runs = list(_runs(client))
+        for number, (experiment, run) in enumerate(runs, 1):
             tracked = _tracked(client, experiment, run, person, aliases)
             if tracked is not None:
                 found.append(tracked)
             if progress is not None:
-                progress(number)
+                progress(number, len(runs))
         return found
     except MlflowException as error:
         raise SearchError(
@@ -129,13 +130,14 @@ def _tracked(
             return None
     elif not parts:
         return None
+    found = client.search_model_versions(f"run_id = '{run_id}'")
     versions = [
         ModelVersion(
             name=version.name,
             version=str(version.version),
             aliases=aliases.get((version.name, str(version.version)), ()),
         )
-        for version in client.search_model_versions(f"run_id = '{run_id}'")
+        for version in sorted(found, key=lambda version: (version.name, int(version.version)))
     ]
     return TrackedRun(
         run_id=run_id,

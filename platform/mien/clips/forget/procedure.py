@@ -70,9 +70,13 @@ class ForgetOutcome:
 
 
 def plan_forgetting(
-    request: ForgetRequest, progress: Callable[[int], None] | None = None
+    request: ForgetRequest, progress: Callable[[int, int], None] | None = None
 ) -> ForgetPlan:
     """Looks everywhere for a person's clips; changes nothing.
+
+    Args:
+        request: whom, and where to look.
+        progress: called with the number of tracked runs that were looked at, and of all.
 
     Raises:
         UnknownPersonError: nobody of that name is in the manifests.
@@ -131,7 +135,7 @@ def left_to_do(plan: ForgetPlan) -> list[str]:
     """What Mien can't undo, a line each."""
     lines = [_model_line(run) for run in plan.tracked]
     for run in plan.runs:
-        lines += _run_lines(run)
+        lines += _run_lines(run, plan.tracked)
     for memory in plan.memories:
         if unsafe := memory_left(memory, plan.person).unsafe:
             lines.append(
@@ -228,7 +232,7 @@ def _model_line(run: TrackedRun) -> str:
     )
 
 
-def _run_lines(run: RunOfPerson) -> list[str]:
+def _run_lines(run: RunOfPerson, tracked: Sequence[TrackedRun]) -> list[str]:
     if not run.is_ours:
         return [
             f"look at: run {run.folder} was on another manifest ({run.manifest}) and names "
@@ -239,8 +243,11 @@ def _run_lines(run: RunOfPerson) -> list[str]:
         learnt = run.parts.get("train") or run.parts.get("val")
         used = ", ".join(f"{count} clips in {part}" for part, count in run.parts.items())
         place = run.folder or next(m.location for m in run.mentions if m.parts)
-        lines.append(f"{'train anew' if learnt else 'score anew'}: run {place}: {used}")
+        # Among a tracked run's artifacts lies a copy of its split; that run has its own line.
+        if run.folder or not any(other.run_id in place for other in tracked):
+            lines.append(f"{'train anew' if learnt else 'score anew'}: run {place}: {used}")
     for mention in run.mentions:
         if mention.count > mention.in_memory:
-            lines.append(f"delete: {mention.location} names {mention.count - mention.in_memory}")
+            count = mention.count - mention.in_memory
+            lines.append(f"delete: {mention.location} names their clips {count} times")
     return lines

@@ -1,0 +1,122 @@
+"""Forgetting, seen from MLflow and from the clip cache: real data base, real cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mien.cache.store import ClipCache
+from mien.clips.forget.models import SearchError, search_tracking
+from mien.clips.forget.person import Person, find_person
+from mien.clips.forget.procedure import ForgetRequest, forget, plan_forgetting
+from mien.clips.manifest import Manifest
+from mien.track.mlflow_tracker import MlflowTracker
+from mien.track.tracker import TrackerSpec, embedded_uri
+
+ROWS = [
+    {"clip_id": f"{who}{number}", "uri": f"{who}{number}.mp4", "subject_id": who}
+    for who in ("ann", "bob")
+    for number in range(3)
+]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> str:
+    uri = str(tmp_path / "data" / "manifest.parquet")
+    Manifest.from_rows(ROWS, base=str(tmp_path / "data")).write(uri)
+    return uri
+
+
+def person_of(manifest: str, name: str = "ann") -> Person:
+    return find_person(name, [manifest])
+
+
+def track(uri: str, name: str, split: dict[str, Any] | None, **params: Any) -> MlflowTracker:
+    tracker = MlflowTracker(TrackerSpec(uri=uri, experiment="faces", run_name=name, run_key=name))
+    if split is not None:
+        tracker.log_json("split.json", split)
+    tracker.log_params(params)
+    tracker.finish()
+    return tracker
+
+
+def split_of(train: list[str], val: list[str], test: list[str]) -> dict[str, Any]:
+    return {"name": "s", "train": train, "val": val, "test": test, "notes": []}
+
+
+def test_runs_and_model_versions_that_used_the_clips(tmp_path: Path, manifest: str) -> None:
+    uri = embedded_uri(tmp_path / "runs")
+    trained = track(uri, "trained", split_of(["ann0", "bob0"], ["ann1"], ["bob1"]))
+    track(uri, "tested", split_of(["bob0"], [], ["ann2"]))
+    track(uri, "strangers", split_of(["bob0"], [], ["bob1"]))
+    whole = person_of(manifest).manifests[0].content_hashes[0]
+    track(uri, "splitless", None, data_facts={"manifest_hash": whole})
+    track(uri, "elsewhere", None, data_facts={"manifest_hash": "other"})
+    client = trained.client
+    client.create_registered_model("faces")
+    for _ in range(2):
+        client.create_model_version("faces", source="x", run_id=trained.run_id)
+    client.set_registered_model_alias("faces", "champion", "2")
+    client.delete_run(trained.run_id)  # deleted runs keep their artifacts
+    told: list[tuple[int, int]] = []
+    found = search_tracking(uri, person_of(manifest), lambda *counts: told.append(counts))
+    by_name = {run.name: run for run in found}
+    assert set(by_name) == {"trained", "tested", "splitless"}
+    assert by_name["trained"].parts == {"train": 1, "val": 1}
+    assert sorted(map(str, by_name["trained"].versions)) == [
+        "faces version 1",
+        "faces version 2 (@champion)",
+    ]
+    assert by_name["trained"].is_trained_on
+    assert not by_name["tested"].is_trained_on
+    assert by_name["splitless"].is_trained_on
+    assert told[-1] == (5, 5)
+
+    request = ForgetRequest(name="ann", manifests=(manifest,), tracking=(uri,))
+    outcome = forget(plan_forgetting(request), str(tmp_path / "receipt.json"), lambda _: None)
+    models = "model faces version 1, faces version 2 (@champion)"
+    assert set(outcome.left_to_do) == {
+        f"train anew: MLflow run trained ({trained.run_id}, experiment faces), {models}: "
+        "1 clips in train, 1 clips in val",
+        f"score anew: MLflow run tested ({by_name['tested'].run_id}, experiment faces): "
+        "1 clips in test",
+        f"train anew: MLflow run splitless ({by_name['splitless'].run_id}, experiment faces): "
+        "trained on this manifest, its split is not recorded",
+    }
+    receipt = json.loads((tmp_path / "receipt.json").read_text())
+    assert receipt["left_to_do"] == list(outcome.left_to_do)
+
+
+def test_a_data_base_that_is_not_there_is_not_made(tmp_path: Path, manifest: str) -> None:
+    uri = embedded_uri(tmp_path / "nowhere")
+    with pytest.raises(SearchError, match="there is no data base"):
+        search_tracking(uri, person_of(manifest))
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_cache_forgets_and_is_verified(tmp_path: Path, synth_manifest: Path) -> None:
+    from mien.cache.build import build
+    from mien.cache.settings import CacheSettings, StoredAs
+    from mien.stream.prepare import CropSettings
+
+    source = Manifest.read(str(synth_manifest))
+    few = source.by_ids(source.column("clip_id")[:6])
+    uri = str(tmp_path / "manifest.parquet")
+    few.write(uri)
+    cache = ClipCache.open(str(tmp_path / "cache"), create=True)
+    crops = CropSettings(align_faces=False, face_rule="largest", image_size_px=32, with_audio=False)
+    build(cache, list(few), CacheSettings(crops=crops, stored_as=StoredAs()))
+    who = few.subjects[0]
+    theirs = set(few.filter(lambda ref: ref.subject_id == who).column("clip_id"))
+    request = ForgetRequest(name=who, manifests=(uri,), caches=(cache.uri,))
+    plan = plan_forgetting(request)
+    assert plan.cached == {cache.uri: len(theirs)}
+    outcome = forget(plan, str(tmp_path / "receipt.json"), lambda _: None)
+    assert outcome.removed["cache_entries"] == len(theirs)
+    assert f"0 clips in cache {cache.uri}" in outcome.verified
+    again = ClipCache.open(cache.uri)
+    assert again.holds(theirs) == set()
+    assert len(again.holds(set(few.column("clip_id")))) == 6 - len(theirs)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +57,7 @@ def write_film(
     sound_rate_hz: int = 44_100,
     sound_start_s: float = 0.0,
     sound_first: bool = False,
+    is_interleaved: bool = False,
 ) -> Path:
     """Write numbered frames, at ``ticks`` in 1/1000 s where given, and sound [C, N]."""
     with av.open(str(path), "w", options=container_options or {}) as container:
@@ -66,34 +69,36 @@ def write_film(
         if sound is not None:
             layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(sound)]
             audio = container.add_stream(sound_codec, rate=sound_rate_hz, layout=layout)
-        jobs = [lambda: _encode_pictures(container, video, num_frames, ticks, time_base)]
+        parts = [_encode_pictures(video, num_frames, ticks, time_base)]
         if audio is not None:
-            jobs.append(lambda: _encode_sound(container, audio, sound, sound_start_s))
-        for job in reversed(jobs) if sound_first else jobs:
-            job()
+            parts.append(_encode_sound(audio, sound, sound_start_s))
+        if is_interleaved:
+            parts = [heapq.merge(*parts, key=lambda packet: packet.dts * packet.time_base)]
+        for packet in itertools.chain(*(parts[::-1] if sound_first else parts)):
+            container.mux(packet)
     return path
 
 
 def _encode_pictures(
-    container: Any, stream: Any, num_frames: int, ticks: Sequence[int] | None, time_base: Fraction
-) -> None:
+    stream: Any, num_frames: int, ticks: Sequence[int] | None, time_base: Fraction
+) -> Iterator[Any]:
     for number in range(num_frames):
         frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
         frame.pts = number if ticks is None else ticks[number]
         frame.time_base = time_base
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
 
 
-def _encode_sound(container: Any, stream: Any, sound: np.ndarray, start_s: float) -> None:
+def _encode_sound(stream: Any, sound: np.ndarray, start_s: float) -> Iterator[Any]:
     rate_hz = stream.codec_context.sample_rate
     layout = stream.codec_context.layout.name
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), format="fltp", layout=layout)
     frame.sample_rate = rate_hz
     frame.pts = round(start_s * rate_hz)
     frame.time_base = Fraction(1, rate_hz)
-    container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+    yield from stream.encode(frame)
+    yield from stream.encode(None)
 
 
 def decode_all(path: Path) -> list[np.ndarray]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
+import av.error
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -81,6 +84,107 @@ def test_any_choice_equals_a_full_decode(
     assert clip.frame_indices.tolist() == chosen
     assert clip.refused_packets == 0
     np.testing.assert_array_equal(clip.frames_THWC, np.stack([truth[index] for index in chosen]))
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_any_window_equals_a_full_decode(
+    film: tuple[Path, list[np.ndarray]], data: st.DataObject
+) -> None:
+    path, truth = film
+    shown_s = np.array(VFR_TICKS if "variable" in path.name else 40 * np.arange(60)) / 1000
+    first = data.draw(st.integers(0, 59), label="first")
+    last = data.draw(st.integers(first, 59), label="last")
+    # A window begins with a frame, or anywhere after the frame before.
+    early_s = data.draw(st.sampled_from([0.0, 0.004, 0.019]), label="early")
+    start_s = max(0.0, float(shown_s[first]) - early_s)
+    end_s = float(shown_s[last + 1]) - early_s if last < 59 else None
+    chosen = sorted(data.draw(st.sets(st.integers(0, last - first), min_size=1, max_size=5)))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        # A film of hours would seek as these few seconds do with so small numbers.
+        monkeypatch.setattr(packets, "_SEEK_FROM_S", 0.1)
+        monkeypatch.setattr(packets, "_BACK_OFF_S", (0.1, 0.4, 1.6))
+        clip = decode_clip(
+            str(path),
+            choose_frames=lambda num_source: chosen,
+            start_s=start_s,
+            end_s=end_s,
+            with_audio=False,
+        )
+    assert clip.num_source_frames == last - first + 1
+    expected = np.stack([truth[first + index] for index in chosen])
+    np.testing.assert_array_equal(clip.frames_THWC, expected)
+    times_s = [float(shown_s[first + index]) - start_s for index in chosen]
+    np.testing.assert_allclose(clip.frame_times_s, times_s, atol=0.0011)
+
+
+@pytest.mark.parametrize("name", ["h264.avi", "mpeg4.avi", "mjpeg.avi"])
+def test_films_without_times_are_decoded_once(
+    name: str, films: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = films.write(tmp_path / name, **CONTAINERS[name])
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("decoded a second time")
+
+    monkeypatch.setattr("mien.media.sequential._decode_again", refuse)
+    asked: list[int] = []
+
+    def choose(num_source: int) -> list[int]:
+        asked.append(num_source)
+        return [0, 7, 7, num_source - 1]
+
+    for window, numbers in (
+        ({}, [0, 7, 7, 59]),
+        ({"start_s": 0.4, "end_s": 1.2}, [10, 17, 17, 29]),
+    ):
+        clip = decode_clip(str(path), choose_frames=choose, **window)
+        assert [films.read_number(frame) for frame in clip.frames_THWC] == numbers
+    assert asked == [60, 20]
+
+
+def test_films_without_times_whose_packets_are_not_all_frames(
+    films: SimpleNamespace, tmp_path: Path
+) -> None:
+    """A film that lost its beginning: the first packets give no picture."""
+    path = films.write(tmp_path / "film.avi", codec="mpeg4", options={"bf": "2", "g": "12"})
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        key = next(packet for packet in container.demux(video=0))
+    data[key.pos + 8 : key.pos + 8 + key.size] = bytes(key.size)
+    path.write_bytes(data)
+    truth = []
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            with contextlib.suppress(av.error.FFmpegError):
+                truth += [frame.to_ndarray(format="rgb24") for frame in packet.decode()]
+    assert 0 < len(truth) < 60
+    clip = decode_clip(str(path), choose_frames=lambda num_source: [0, num_source - 1])
+    assert clip.num_source_frames == len(truth)
+    assert films.read_number(clip.frames_THWC[1]) == films.read_number(truth[-1])
+
+
+@pytest.mark.parametrize(
+    ("defaults", "number"), [((False, True), 1), ((True, False), 0), ((True, True), 1)]
+)
+def test_of_several_films_the_default_then_the_largest(
+    defaults: tuple[bool, bool], number: int, films: SimpleNamespace, tmp_path: Path
+) -> None:
+    path = tmp_path / "two.mp4"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=25) for _ in defaults]
+        for stream, width, is_default in zip(streams, (96, 192), defaults, strict=True):
+            stream.width, stream.height, stream.pix_fmt = width, 64, "yuv420p"
+            kinds = type(stream.disposition)
+            stream.disposition = kinds.default if is_default else kinds(0)
+        for stream in streams:
+            for frame_number in range(5):
+                picture = films.picture(frame_number, width=stream.width)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    clip = decode_clip(str(path), choose_frames=range)
+    assert clip.frames_THWC.shape == (5, 64, (96, 192)[number], 3)
+    assert probe_clip(str(path)).width == (96, 192)[number]
 
 
 def test_frames_are_numbered_as_they_are_shown(

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mien.media.audio_track import is_readable, resample
 from mien.media.decode import DecodedClip, decode_clip
@@ -197,6 +199,39 @@ def test_a_window_holds_the_sound_of_its_time(films: SimpleNamespace, tmp_path: 
         np.testing.assert_allclose(audio, expected, atol=1 / 32_768)
 
 
+@pytest.fixture(scope="module", params=[8_000, 44_100, 48_000, 22_050])
+def noise_film(
+    request: pytest.FixtureRequest, films: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, np.ndarray]:
+    rate_hz = request.param
+    noise = 0.3 * np.random.default_rng(rate_hz).standard_normal((1, 6 * rate_hz))
+    path: Path = films.write(
+        tmp_path_factory.mktemp("noise") / "film.mov",
+        num_frames=150,
+        options={"g": "12"},
+        sound=noise.clip(-1, 1).astype(np.float32),
+        sound_codec="pcm_s16le",
+        sound_rate_hz=rate_hz,
+    )
+    audio = heard(path).audio
+    assert audio is not None
+    return path, audio
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(start_ms=st.integers(0, 5900), duration_ms=st.integers(40, 3000))
+def test_any_window_has_the_samples_of_the_whole(
+    noise_film: tuple[Path, np.ndarray], start_ms: int, duration_ms: int
+) -> None:
+    """To the bit, its edges included, though resampling needs what lies beyond them."""
+    path, whole = noise_film
+    stop_ms = min(start_ms + duration_ms, 6000)
+    audio = heard(path, start_s=start_ms / 1000, end_s=stop_ms / 1000).audio
+    first = 16 * start_ms
+    assert len(audio) == pytest.approx(16 * (stop_ms - start_ms), abs=1)
+    np.testing.assert_array_equal(audio, whole[first : first + len(audio)])
+
+
 def test_a_window_of_aac_equals_the_whole(films: SimpleNamespace, tmp_path: Path) -> None:
     path = films.write(
         tmp_path / "film.mp4",
@@ -230,6 +265,29 @@ def test_sound_of_its_own_file(films: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(ClipError, match=r"none\.wav") as caught:
         heard(film, audio_uri=str(tmp_path / "none.wav"))
     assert caught.value.reason == "missing_file"
+
+
+def test_damaged_sound_leaves_the_pictures_alone(films: SimpleNamespace, tmp_path: Path) -> None:
+    path = films.write(
+        tmp_path / "film.mp4",
+        options={"g": "12"},
+        sound=films.tone(2.4, 44_100)[None],
+        sound_first=True,
+    )
+    whole = decode_clip(str(path), choose_frames=range)
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
+    rng = np.random.default_rng(0)
+    sound = path.read_bytes()
+    for _ in range(10):
+        data = bytearray(sound)
+        for at, size in places:
+            data[at + int(rng.integers(size))] ^= int(rng.integers(1, 256))
+        path.write_bytes(data)
+        clip = decode_clip(str(path), choose_frames=range)
+        np.testing.assert_array_equal(clip.frames_THWC, whole.frames_THWC)
+        np.testing.assert_array_equal(clip.frame_times_s, whole.frame_times_s)
+        assert clip.audio is None or len(clip.audio) <= len(whole.audio) + 1024
 
 
 def test_damaged_sound_is_counted_and_silent(films: SimpleNamespace, tmp_path: Path) -> None:

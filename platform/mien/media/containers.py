@@ -72,8 +72,16 @@ class MediaFile:
 
     def __init__(self, location: str) -> None:
         self.location = absolute(location)
+        self.is_index_trusted = True
+        """Whether an MP4 may be read by its index alone."""
         with clip_errors(self.location):
             self.remote = RemoteFile(self.location) if is_remote(self.location) else None
+
+    def distrust_index(self) -> None:
+        """From now on, read everything."""
+        self.is_index_trusted = False
+        if self.remote is not None:
+            self.remote.is_hollow = False
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Any]:

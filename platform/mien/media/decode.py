@@ -7,9 +7,10 @@ which they are shown. Time zero of a file is its first presentable frame.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +29,20 @@ from mien.media.packets import (
 )
 from mien.media.pictures import quarter_turns
 from mien.media.sequential import decode_everything, decode_sequentially, nothing_decodable
+from mien.media.skipping import UntrueIndexError
 from mien.media.storage import absolute, is_folder, is_remote
 from mien.media.video import (
     Damage,
-    all_video_packets,
     decode_fast,
     decode_in_order,
+    first_video_packets,
     set_threads,
 )
+
+# Among so many there is a picture, but in damaged films.
+_PROBED_PACKETS = 32
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +131,10 @@ def decode_clip(
         if _is_pictures(location):
             clip = _assemble(_image_folder().decode_folder(location, wanted), wanted)
         else:
-            clip = _decode_file(location, wanted, num_threads, own_rate_hz)
+            clip = _by_index_if_true(
+                MediaFile(location),
+                lambda media: _decode_file(media, wanted, num_threads, own_rate_hz),
+            )
     if with_audio and audio_uri is not None:
         waveform, refused = decode_audio_file(
             audio_uri,
@@ -145,7 +155,17 @@ def probe_clip(uri: str) -> ClipInfo:
     """
     location = absolute(uri)
     with clip_errors(location):
-        return _probe_folder(location) if _is_pictures(location) else _probe_file(location)
+        if _is_pictures(location):
+            return _probe_folder(location)
+        return _by_index_if_true(MediaFile(location), _probe_file)
+
+
+def _by_index_if_true(media: MediaFile, read: Callable[[MediaFile], Result]) -> Result:
+    try:
+        return read(media)
+    except UntrueIndexError:
+        media.distrust_index()
+        return read(media)
 
 
 def _image_folder() -> ModuleType:
@@ -165,10 +185,10 @@ def _is_pictures(location: str) -> bool:
 
 
 def _decode_file(
-    location: str, wanted: Wanted, num_threads: int, sample_rate_hz: int | None
+    media: MediaFile, wanted: Wanted, num_threads: int, sample_rate_hz: int | None
 ) -> DecodedClip:
     """A media file; without a sample rate, without its sound."""
-    media = MediaFile(location)
+    location = media.location
     with media.open() as container:
         stream, sound = video_stream(container, location), audio_stream(container)
         set_threads(stream, num_threads)
@@ -232,18 +252,15 @@ def _check_coverage(
         )
 
 
-def _probe_file(location: str) -> ClipInfo:
-    media = MediaFile(location)
+def _probe_file(media: MediaFile) -> ClipInfo:
+    location = media.location
     with media.open() as container:
         stream, sound = video_stream(container, location), audio_stream(container)
         packets = read_packets(container, stream, sound, media)
         has_audio = sound is not None and bool(packets.audio)
         packets.audio = []
         times = stated_times(container, stream, packets)
-        frames = decode_in_order(stream, all_video_packets(packets, media), Damage())
-        first = next(frames, None)
-        if first is None:
-            raise nothing_decodable(location, stream)
+        first = _first_frame(stream, packets, media)
         if times is None:
             times = decode_everything(media).times
         turns = quarter_turns(first)
@@ -260,6 +277,16 @@ def _probe_file(location: str) -> ClipInfo:
             container=container.format.name,
             codec=stream.codec_context.name,
         )
+
+
+def _first_frame(stream: Any, packets: ClipPackets, media: MediaFile) -> Any:
+    for count in (_PROBED_PACKETS, None):
+        feed = first_video_packets(packets, media, count)
+        frame = next(decode_in_order(stream, feed, Damage()), None)
+        if frame is not None:
+            return frame
+        stream.codec_context.flush_buffers()
+    raise nothing_decodable(media.location, stream)
 
 
 def _probe_folder(folder: str) -> ClipInfo:

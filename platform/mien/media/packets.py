@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import av.error
@@ -16,7 +16,7 @@ import av.error
 from mien.media.containers import MediaFile
 from mien.media.errors import ClipError
 from mien.media.remote import Range
-from mien.media.skipping import may_skip, place_of
+from mien.media.skipping import UntrueIndexError, key_frame_places, may_skip, place_of
 
 MAX_KEPT_BYTES = 64 * 2**20
 """Packets of larger clips are read a second time rather than held in memory."""
@@ -56,6 +56,8 @@ class ClipPackets:
     """The sound packets; where they still have to be fetched, only their times are right."""
     places: list[Range] | None = None
     """Where the video packets lie, if they still have to be fetched."""
+    key_places: frozenset[int] | None = None
+    """Where key frames lie, in that case."""
     zero: int | None = None
     """First presentable frame of the file in ticks, where that is not in `stamps`."""
     seek_to: int | None = None
@@ -70,6 +72,9 @@ class ClipPackets:
         """Note what a video packet says, and keep it or its place."""
         self.stamps.append(stamp(packet, stream))
         if self.places is not None:
+            if self.places or self.seek_to is not None:  # else it was read when opening the file
+                is_keyframe = _is_keyframe(packet, self.key_places)
+                self.stamps[-1] = replace(self.stamps[-1], is_keyframe=is_keyframe)
             self.places.append(place_of(packet))
         elif self.video is not None and is_kept:
             self.video.append(packet)
@@ -158,13 +163,13 @@ def read_packets(
     if may_skip(container, media, streams):
         assert media.remote is not None
         media.remote.is_hollow = True
-        packets.video, packets.places = None, []
+        packets.video, packets.places, packets.key_places = None, [], key_frame_places(video)
     if (
         start_s is not None
         and start_s > _SEEK_FROM_S
         and has_format(container, _FORMATS_WITH_INDEX)
     ):
-        packets.zero, packets.seek_to = entry_point(media, start_s)
+        packets.zero, packets.seek_to = entry_point(media, start_s, packets.key_places)
         if packets.seek_to is not None:
             container.seek(packets.seek_to, stream=video, backward=True)
     going_on = {stream.index for stream in streams}
@@ -209,7 +214,18 @@ def reread_video(
                 if not stop:
                     return
             if start <= number < stop:
+                if packets.places is not None:
+                    _compare(stamp(packet, stream), packets.stamps[number], number == start)
                 yield packet
+
+
+def _compare(found: Stamp, promised: Stamp, is_start: bool) -> None:
+    """Raise if a packet is not what the index said; only at starts it has to be a key frame."""
+    times = (found.pts, found.dts, found.duration, found.is_shown)
+    if times != (promised.pts, promised.dts, promised.duration, promised.is_shown) or (
+        is_start and not found.is_keyframe
+    ):
+        raise UntrueIndexError
 
 
 def fetched_audio(media: MediaFile, packets: ClipPackets) -> list[Any]:
@@ -247,8 +263,16 @@ def stamp(packet: Any, stream: Any) -> Stamp:
     return Stamp(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, is_shown)
 
 
-def entry_point(media: MediaFile, start_s: float) -> tuple[int | None, int | None]:
+def _is_keyframe(packet: Any, key_places: frozenset[int] | None) -> bool:
+    return packet.is_keyframe if key_places is None else packet.pos in key_places
+
+
+def entry_point(
+    media: MediaFile, start_s: float, key_places: frozenset[int] | None
+) -> tuple[int | None, int | None]:
     """Where to begin to read for a clip inside of a long file.
+
+    Key frames are where ``key_places`` says, if it is given, else where FFmpeg says.
 
     Returns:
         The tick of the file's first frame, and a tick to seek to from which on everything that the
@@ -274,7 +298,9 @@ def entry_point(media: MediaFile, start_s: float) -> tuple[int | None, int | Non
             container.seek(seek_to, stream=stream, backward=True)
             packet = next(demux(container, [stream], ClipPackets()), None)
             # Frames before a key frame in the file are shown before it: none of ours is missed.
-            if packet is not None and packet.is_keyframe and (packet.pts or 0) <= seek_to:
+            if packet is None or (packet.pts or 0) > seek_to:
+                continue
+            if _is_keyframe(packet, key_places):
                 return zero, seek_to
         return zero, None
 

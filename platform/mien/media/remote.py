@@ -151,7 +151,7 @@ class RemoteFile:
         return data if start == 0 else self._checked(data, wanted)
 
     def _get_all(self, ranges: Sequence[Range]) -> list[bytes]:
-        starts, stops = zip(*ranges, strict=True)
+        starts, stops = ([wanted[side] for wanted in ranges] for side in (0, 1))
 
         def get_all() -> list[Any]:
             # Object stores are asked for all ranges side by side.

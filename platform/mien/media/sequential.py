@@ -27,7 +27,7 @@ from mien.media.frame_times import (
 )
 from mien.media.packets import ClipPackets, read_packets, video_stream
 from mien.media.pictures import PictureStack
-from mien.media.video import Damage, all_video_packets, decode_in_order, set_threads
+from mien.media.video import Damage, decode_in_order, first_video_packets, set_threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ def _decode_again(
         packets = read_packets(
             container, stream, None, media, start_s=wanted.start_s, end_s=wanted.end_s
         )
-        feed = all_video_packets(packets, media)
+        feed = first_video_packets(packets, media)
         for ordinal, frame in enumerate(decode_in_order(stream, feed, Damage())):
             if ordinal in place_of:
                 stack.put(place_of[ordinal], frame)
@@ -166,7 +166,7 @@ def _decode_all(
     stack, place_of = taken
     ticks = []
     for ordinal, frame in enumerate(
-        decode_in_order(stream, all_video_packets(packets, media), damage)
+        decode_in_order(stream, first_video_packets(packets, media), damage)
     ):
         ticks.append(frame.pts)
         if stack is not None and ordinal in place_of:

@@ -2,7 +2,8 @@
 
 An MP4's index says of every packet when it is shown, where it lies and how large it is. So the file
 is read twice: first hollow, with zeros for what has not been fetched, which tells the packets'
-times and places; and, once the needed packets have been fetched, for their content.
+times and places; and, once the needed packets have been fetched, for their content. What the index
+said is then compared with it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ _INDEXED_CODECS = ("h264", "hevc", "mpeg4", "aac")
 _LONGEST_INDEX = 2**26
 
 
+class UntrueIndexError(Exception):
+    """An index that does not agree with the packets: the file has to be read as a whole."""
+
+
 def may_skip(container: Any, media: MediaFile, streams: Sequence[Any]) -> bool:
     """Whether everything about the packets of the streams, but their content, is in an index."""
     return (
         media.remote is not None
+        and media.is_index_trusted
         and not media.remote.is_whole
         and "mp4" in container.format.name.split(",")
         and all(stream.codec_context.name in _INDEXED_CODECS for stream in streams)
@@ -50,6 +56,11 @@ def _boxes(remote: RemoteFile) -> Iterator[tuple[bytes, int, int]]:
             return
         yield kind, start, stop
         start = stop
+
+
+def key_frame_places(stream: Any) -> frozenset[int]:
+    """Where an index says that key frames lie; of hollow packets FFmpeg itself cannot tell."""
+    return frozenset(entry.pos for entry in stream.index_entries if entry.is_keyframe)
 
 
 def place_of(packet: Any) -> Range:

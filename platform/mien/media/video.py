@@ -104,11 +104,13 @@ def packets_of_runs(
         previous = number
 
 
-def all_video_packets(packets: ClipPackets, media: MediaFile) -> Iterable[Any]:
-    """Every video packet that was read, from memory or once more from the file."""
+def first_video_packets(
+    packets: ClipPackets, media: MediaFile, count: int | None = None
+) -> Iterable[Any]:
+    """The first video packets that were read, or all, from memory or once more from the file."""
     if packets.video is not None:
-        return packets.video
-    return reread_video(media, packets, [(0, len(packets.stamps))])
+        return packets.video[:count]
+    return reread_video(media, packets, [(0, len(packets.stamps[:count]))])
 
 
 def decode_runs(

@@ -24,7 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "synth": ("synth", "make a data set of synthetic talking faces with known action units"),
     "ingest": ("ingest", "make a manifest of your own videos, or of a published data set"),
     "weights": ("weights", "import published weights, or look into a file of weights"),
-    "clips": ("clips", "look at the clips of a manifest: table, figures, faults, faces"),
+    "clips": ("clips", "the clips of a manifest: table, figures, faults, faces, copies to share"),
     "forget": ("forget", "remove a person from manifests, caches and memories; list the models"),
     "cache": ("cache", "decode clips once, for every epoch and every run"),
     "train": ("train", "train a method on a manifest, on one machine or a cluster"),
@@ -39,6 +39,8 @@ _OUR_PACKAGES = ("mien", "mien_models", "mien_jobs")
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A bar for every little file that is fetched.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "DO_NOT_TRACK": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
     # `uv run mien` would otherwise make Ray resolve the environment again on every node.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import ray
+from ray import cloudpickle
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
 
@@ -80,3 +82,7 @@ def memory_trace(every_s: float = 0.2) -> Iterator[MemoryTrace]:
     finally:
         is_over.set()
         thread.join()
+
+
+# Ray's workers have no path to this file.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])

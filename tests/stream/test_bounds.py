@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from mien.clips.labels import LabelSet
 from mien.clips.manifest import Manifest
 from mien.clips.splits import Split
 from mien.stream.loaders import TrainingLoader
+from mien.stream.order import StreamError
 from mien.stream.ray_executor import BLOCKS_IN_STORE, RayExecutor
 from mien.stream.source import ClipSource
 from mien_models.contract import StreamSpec, ViewSpec
@@ -51,7 +54,22 @@ def test_the_first_batch_does_not_wait_for_the_length_of_a_stage(local_ray):
     next(RayExecutor()(Noise(), range(40)))  # processes are up
     started = time.process_time()
     next(RayExecutor()(Noise(), range(1_000_000)))
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 5  # 60 s, were all of its tasks planned before
+
+
+class OnlyHere(Noise):
+    """What no other process can import, as where a node lacks a package."""
+
+
+OnlyHere.__module__ = "a_package_that_is_not_installed"
+sys.modules["a_package_that_is_not_installed"] = types.ModuleType("a_package_that_is_not_installed")
+sys.modules["a_package_that_is_not_installed"].OnlyHere = OnlyHere
+
+
+@pytest.mark.ray
+def test_work_that_cannot_be_unpacked_is_an_error_and_not_tried_for_ever(local_ray):
+    with pytest.raises(StreamError, match=r"cannot unpack its work .*all nodes need the same Mien"):
+        next(RayExecutor()(OnlyHere(), range(4)))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +95,7 @@ def test_a_hundred_thousand_clips_start_within_seconds(many):
     started = time.process_time()
     batch = next(source.batches(spec, start_step=12_345, num_steps=1))
     assert len(batch) == 8
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 5
     assert source.num_clips(spec) == 100_000
 
 
@@ -94,7 +112,7 @@ def test_a_loader_of_many_clips_is_sent_as_few_large_buffers(many, monkeypatch):
     buffers: list[pickle.PickleBuffer] = []
     started = time.process_time()
     data = pickle.dumps(kept[0], protocol=5, buffer_callback=buffers.append)
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 2
     assert len(data) < 10_000
     assert sum(buffer.raw().nbytes for buffer in buffers) < 200 * 100_000
     copy = pickle.loads(data, buffers=buffers)

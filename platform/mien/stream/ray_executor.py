@@ -19,10 +19,11 @@ import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ExecutionResources, TaskPoolStrategy
-from ray.exceptions import RayTaskError
+from ray.exceptions import RaySystemError, RayTaskError
 
 from mien.stream.batches import Row
 from mien.stream.loaders import StepLoader
+from mien.stream.order import StreamError
 
 ROW = "row"
 ROWS_PER_TASK = 32
@@ -130,10 +131,22 @@ def _fetch(reference: ray.ObjectRef[StepLoader]) -> StepLoader:
     key = reference.hex()
     with _loaders_lock:
         if key not in _loaders:
-            _loaders[key] = ray.get(reference)
+            _loaders[key] = _received(reference)
             while len(_loaders) > 4:
                 _loaders.popitem(last=False)
         return _loaders[key]
+
+
+def _received(reference: ray.ObjectRef[StepLoader]) -> StepLoader:
+    try:
+        loader: StepLoader = ray.get(reference)
+        return loader
+    except RaySystemError as error:
+        # Ray Data would try again for ever what it takes for an accident of the system.
+        raise StreamError(
+            f"a decoding process cannot unpack its work ({error}); all nodes need the same Mien "
+            "and Python packages"
+        ) from error
 
 
 def _rows_of(batch: dict[str, Any]) -> Iterator[Row]:

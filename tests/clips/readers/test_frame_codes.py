@@ -66,6 +66,9 @@ def test_an_expression_without_header_or_outside_of_the_classes_is_told(tree) ->
     tree.text(f"{EXPR}/Train_Set/clip 1_left.txt", EXPR_HEADER + "8\n")
     with pytest.raises(DatasetError, match="label 8; expected -1 to 7"):
         tree.ingest("affwild2_expr")
+    tree.text(f"{EXPR}/Train_Set/clip 1_left.txt", EXPR_HEADER + "1\n\n2\n\n")
+    with pytest.raises(DatasetError, match=r"left\.txt, line 3 is blank"):
+        tree.ingest("affwild2_expr")
 
 
 def test_videos_without_pictures_are_told(tree) -> None:
@@ -122,6 +125,10 @@ def test_other_codes_and_columns_are_errors(tree) -> None:
     tree.text("AU_Detection_Challenge/Validation_Set/w.txt", AU_HEADER + au_line(0))
     tree.text("AU_Detection_Challenge/Train_Set/v.txt", AU_HEADER + au_line(2))
     with pytest.raises(DatasetError, match=r"frame 1: '2' is no code; expected 0 to 1, or -1"):
+        tree.ingest("affwild2_au")
+    blank = AU_HEADER + au_line(1) + "\n" + au_line(0)
+    tree.text("AU_Detection_Challenge/Train_Set/v.txt", blank)
+    with pytest.raises(DatasetError, match=r"v\.txt, line 3 is blank"):
         tree.ingest("affwild2_au")
     tree.text("AU_Detection_Challenge/Train_Set/v.txt", "AU1,AU2\n1,0\n")
     with pytest.raises(DatasetError, match="has the columns AU1, AU2; expected"):

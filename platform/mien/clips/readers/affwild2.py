@@ -181,7 +181,7 @@ def _expression_rows(
 
 def _labels(tree: Tree, annotation: str, video: str, counts: _Counts) -> npt.NDArray[np.int64]:
     """Class number of frame 1, 2, ...; -1 without one. The first line is a header."""
-    lines = tree.lines(annotation)
+    lines = _frame_lines(tree, annotation)
     if lines and lines[0].removeprefix("-").isdecimal():
         counts.without_header.append(video)
     else:
@@ -198,6 +198,16 @@ def _labels(tree: Tree, annotation: str, video: str, counts: _Counts) -> npt.NDA
     return labels
 
 
+def _frame_lines(tree: Tree, annotation: str) -> list[str]:
+    """The lines of an annotation; a blank one between others would shift all frames after it."""
+    lines = [line.strip() for line in tree.text(annotation).rstrip().splitlines()]
+    if "" in lines:
+        raise DatasetError(
+            f"{tree.uri(annotation)}, line {lines.index('') + 1} is blank; expected a line a frame"
+        )
+    return lines
+
+
 def _nearest(frames: npt.NDArray[np.int64], there: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """For each frame the nearest number that is there; the earlier of two as near."""
     right = np.minimum(np.searchsorted(there, frames), len(there) - 1)
@@ -208,7 +218,7 @@ def _nearest(frames: npt.NDArray[np.int64], there: npt.NDArray[np.int64]) -> npt
 
 def _codes(tree: Tree, annotation: str) -> Mapping[int, Mapping[str, float]]:
     """Frame (from 1) -> unit -> 0, 1 or NaN; frames of which no unit is coded are left out."""
-    header, rows = csv_table(tree.text(annotation))
+    header, rows = csv_table("\n".join(_frame_lines(tree, annotation)))
     units = [f"AU{name.upper().removeprefix('AU').lstrip('0')}" for name in header]
     if set(units) != set(ACTION_UNITS):
         raise DatasetError(

@@ -53,7 +53,7 @@ def read(tree: Tree, options: Options) -> Reading:
         for number, line in enumerate(tree.lines(path), 1):
             match = _LINE.fullmatch(line)
             if match is None:
-                if number > 1:  # The lists of S2D have a header.
+                if number > 1 or "/" in line:  # The lists of S2D have a header.
                     rejected.append(_bad(path, number, f"{line!r} is not SCENE/EMOTION/CLIP CLASS"))
                 continue
             scene, folder, clip, given = match.groups()

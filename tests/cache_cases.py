@@ -13,6 +13,7 @@ from mien.clips.splits import Split
 from mien.stream.batches import Row
 from mien.stream.load import ClipRequest, load_clip
 from mien.stream.plan import LoadPlan
+from mien.stream.source import ClipSource, Executor, in_process
 from mien_models.contract import AudioSpec, StreamSpec, ViewSpec
 
 LABELS = LabelSet(name="three", classes=("happiness", "sadness", "anger"))
@@ -57,3 +58,7 @@ def differences(one: Row, other: Row) -> dict[str, float]:
 
 def everyone(manifest: Manifest) -> Split:
     return Split(name="all", train=(), val=(), test=tuple(manifest.column("clip_id")))
+
+
+def open_source(manifest: Manifest, plan: LoadPlan, executor: Executor = in_process) -> ClipSource:
+    return ClipSource(manifest, everyone(manifest), LABELS, seed=1, plan=plan, executor=executor)

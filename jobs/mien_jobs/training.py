@@ -149,6 +149,9 @@ def refuse_other_run(recipe: Recipe, data: RunData, folder: str) -> None:
         return
     started = json.loads(read_bytes(location))
     now = _recipe_file(recipe, data)
+    for one in (started, now):
+        # Where a cache lies changes no result; whether there is one may (JPEG).
+        one["data"]["cache"] = bool(one["data"].get("cache"))
     for key in ("method", "config", "weights", "data", "train", "split_hash", "manifest_hash"):
         if started.get(key) != now[key]:
             detail = _first_difference(started.get(key), now[key], key)

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cache_cases import SPEC, differences, load, plan_of, settings_of
+import torch
+from cache_cases import SPEC, differences, load, open_source, plan_of, settings_of
 
 from mien.cache.build import build
 from mien.cache.settings import CacheSettings
@@ -118,3 +119,20 @@ def test_what_a_ray_task_refuses_is_raised_as_it_is(cache, refs, local_ray):
     with pytest.raises(ValueError, match="has no face_box") as refused:
         build(cache, refs, settings, run_parts=RayParts(tasks=1))
     assert is_user_error(refused.value)
+
+
+@pytest.mark.ray
+def test_streams_on_ray_read_the_cache(clips, refs, filled, local_ray):
+    from mien.stream.ray_executor import RayExecutor
+
+    plan = plan_of(filled, refs, SETTINGS)
+    expected = list(open_source(clips, DEFAULT).batches(SPEC, start_step=0, num_steps=3))
+    for ref in refs:
+        os.unlink(ref.uri)
+    source = open_source(clips, plan, executor=RayExecutor(tasks=2))
+    found = list(source.batches(SPEC, start_step=0, num_steps=3))
+    assert [batch.clip_ids for batch in found] == [batch.clip_ids for batch in expected]
+    for batch, decoded in zip(found, expected, strict=True):
+        assert torch.equal(batch.video_BTCHW, decoded.video_BTCHW)
+        assert torch.equal(batch.audio_BFM, decoded.audio_BFM)
+    assert len(source.quarantine) == 0

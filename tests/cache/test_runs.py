@@ -98,6 +98,11 @@ def test_a_lossless_cache_changes_no_bit_of_a_training_and_replaces_its_clips(re
         assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
         assert json.loads(scores(run)) == json.loads(scores(plain))
 
+    shutil.move(tmp_path / "cache", tmp_path / "moved")
+    run_training(prepare(recipe("second", f"data.cache={tmp_path / 'moved'}", cached[1])))
+    with pytest.raises(ValueError, match=r"\(data.cache: True then, False now\)"):
+        prepare(recipe("second", cached[1]))
+
 
 def test_a_dry_run_reads_a_cache_and_makes_none(recipe, tmp_path):
     dry_run(prepare(recipe("run", f"data.cache={tmp_path / 'cache'}")))

@@ -10,12 +10,11 @@ import cv2
 import numpy as np
 import pytest
 from cache_cases import (
-    LABELS,
     LOSSLESS,
     SPEC,
     differences,
-    everyone,
     load,
+    open_source,
     plan_of,
     settings_of,
 )
@@ -24,10 +23,9 @@ from mien.cache import pieces
 from mien.cache.build import build, frames_kept
 from mien.cache.settings import StoredAs
 from mien.cache.store import ClipCache
-from mien.clips.manifest import ClipRef, Manifest
+from mien.clips.manifest import ClipRef
 from mien.media.decode import decode_clip
-from mien.stream.plan import DEFAULT, LoadPlan
-from mien.stream.source import ClipSource
+from mien.stream.plan import DEFAULT
 from mien_models.contract import Augmentation, StreamSpec, ViewSpec
 
 AUGMENTED = Augmentation(
@@ -48,16 +46,14 @@ FACES = dataclasses.replace(
 )
 
 
-def source(manifest: Manifest, plan: LoadPlan) -> ClipSource:
-    return ClipSource(manifest, everyone(manifest), LABELS, seed=1, plan=plan)
-
-
 @pytest.mark.parametrize("spec", [SPEC, FACES], ids=["whole pictures", "aligned faces"])
 def test_epochs_are_the_same_to_the_last_bit(spec: StreamSpec, clips, refs, cache):
     settings = settings_of(spec)
     assert build(cache, refs, settings).cached == len(refs)
-    cached = source(clips, plan_of(cache, refs, settings)).batches(spec, start_step=0, num_steps=4)
-    decoded = source(clips, DEFAULT).batches(spec, start_step=0, num_steps=4)
+    cached = open_source(clips, plan_of(cache, refs, settings)).batches(
+        spec, start_step=0, num_steps=4
+    )
+    decoded = open_source(clips, DEFAULT).batches(spec, start_step=0, num_steps=4)
     for batch, expected in zip(cached, decoded, strict=True):
         assert batch.clip_ids == expected.clip_ids
         assert expected.views[0].has_face_BT.all()  # else the two may differ

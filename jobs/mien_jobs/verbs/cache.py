@@ -97,7 +97,8 @@ def _build(args: argparse.Namespace) -> int:
                 print(f"  {clip_id}: {reason}: {message}")
             for clip_id in report.absent[:_SHOWN]:
                 print(f"  {clip_id}: its file is not there")
-    print(f"train with it: mien train {args.method} ... --set data.cache={args.cache}")
+    settings_typed = " ".join([f"data.cache={args.cache}", *args.overrides])
+    print(f"train with it: mien train {args.method} ... --set {settings_typed}")
     return 0
 
 

@@ -96,6 +96,8 @@ class BuildReport:
             parts.append(f"{self.by_others} made by another program meanwhile")
         if self.failures:
             parts.append(f"{len(self.failures)} cannot be decoded")
+        if self.coverage.outlived:
+            parts.append(f"{len(self.coverage.outlived)} outlive their source file")
         if self.absent:
             parts.append(f"{len(self.absent)} have no source file")
         return ", ".join(parts)

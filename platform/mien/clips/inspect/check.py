@@ -49,7 +49,7 @@ def check_clips(
 ) -> CheckReport:
     """Opens every clip, looks at it, and looks for clips that show the same.
 
-    Memory: about 1 kB a clip and what `num_workers` decoders need. Files are read twice, once for
+    Memory: about 5 kB a clip and what `num_workers` decoders need. Files are read twice, once for
     their hash.
 
     Args:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
+import http.server
 import logging
 import os
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -72,6 +75,27 @@ def test_a_file_in_a_frame_folder_that_changes_is_noticed(cache, refs, tmp_path)
     assert build(cache, [ref], SETTINGS).cached == 0
     cv2.imwrite(str(folder / "1.png"), np.full((40, 40, 3), 200, np.uint8))
     assert build(cache, [ref], SETTINGS).stale == 1
+
+
+def test_sources_on_a_web_server_that_lists_nothing(cache, refs):
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def list_directory(self, path):
+            self.send_error(403)
+
+        def log_message(self, *_):
+            pass
+
+    folder = str(Path(refs[0].uri).parent)
+    serve = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}"
+        there = dataclasses.replace(refs[0], uri=f"{base}/{Path(refs[0].uri).name}")
+        nowhere = dataclasses.replace(refs[0], clip_id="nowhere", uri=f"{base}/nowhere.mp4")
+        report = build(cache, [there, nowhere], SETTINGS)
+        assert (report.cached, report.absent) == (1, ["nowhere"])
+        assert build(cache, [there], SETTINGS).present == 1
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,11 @@ def _stamps_of(places: Iterable[str]) -> dict[str, str | None]:
         else:
             stamps[place] = _local_stamp(storage.local_path(place))
     for folder, several in in_folder.items():
-        entries = _listing(folder)
+        # A web server has no folders.
+        entries = {} if folder.startswith(("http://", "https://")) else _listing(folder)
         for place in several:
-            entry = entries.get(storage.file_system(place)[1].rstrip("/"))
+            path = storage.file_system(place)[1].rstrip("/")
+            entry = entries.get(path) or _info(place)
             stamps[place] = None if entry is None else _remote_stamp(place, entry)
     return stamps
 
@@ -97,14 +99,27 @@ def _of_stat(found: os.stat_result) -> tuple[int, int]:
 
 
 def _listing(folder: str) -> Mapping[str, Mapping[str, Any]]:
+    """What is in a folder, by path; nothing where it cannot be listed."""
     fs, path = storage.file_system(folder)
     try:
         entries = storage.patiently(folder, lambda: fs.ls(path, detail=True))
-    except storage.StorageError as error:
-        if error.reason == "missing_file":
-            return {}
+    except storage.StorageUnusableError:
         raise
+    except storage.StorageError:
+        return {}
     return {entry["name"].rstrip("/"): entry for entry in entries}
+
+
+def _info(place: str) -> Mapping[str, Any] | None:
+    fs, path = storage.file_system(place)
+    try:
+        entry: Mapping[str, Any] = storage.patiently(place, lambda: fs.info(path))
+    except storage.StorageUnusableError:
+        raise
+    except storage.StorageError:
+        # Missing: whoever loads the clip finds out and says so.
+        return None
+    return entry
 
 
 def _remote_stamp(place: str, entry: Mapping[str, Any]) -> str:

@@ -205,9 +205,10 @@ def _status(error: BaseException) -> int | None:
     """HTTP status, as boto, gcsfs, aiohttp or Azure hold it."""
     response = getattr(error, "response", None)
     metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-    held = [getattr(error, name, None) for name in ("status", "status_code", "code")]
-    held.append(metadata.get("HTTPStatusCode"))
-    return next((status for status in held if isinstance(status, int)), None)
+    # One after the other: aiohttp's `code` warns whoever looks at it.
+    held = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    status = next((status for status in held if isinstance(status, int)), None)
+    return metadata.get("HTTPStatusCode") if status is None else status
 
 
 def _is_unknown_scheme(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from mien.clips.anonymise_pictures import hide, show_only, without
 from mien.clips.anonymise_sound import semitones_of, shift_pitch

@@ -16,6 +16,7 @@ from mien.clips.splits import Split
 from mien.stream.loaders import load_step
 from mien.stream.order import StreamError
 from mien.stream.source import ClipSource
+from mien.synth import SynthSpec, write_dataset
 from mien_models.contract import AudioSpec, Augmentation, StreamSpec, ViewSpec
 
 LABELS = LabelSet(name="three", classes=("happiness", "sadness", "anger"))
@@ -128,6 +129,22 @@ def test_a_batch_size_that_workers_cannot_share_is_refused(manifest):
     source = open_source(manifest, rank=0, world_size=4)
     with pytest.raises(StreamError, match="multiple of their number, 4"):
         source.batches(SPEC, start_step=0, num_steps=1)
+
+
+def test_rows_have_the_same_bits_whatever_the_number_of_threads(tmp_path):
+    # Sums over four seconds of sound are what torch divides among its threads.
+    long = SynthSpec(
+        num_subjects=1, classes=("anger",), size_px=32, duration_s=4.0, supersample=False
+    )
+    manifest = Manifest.read(str(write_dataset(long, tmp_path, num_workers=0)))
+    spec = dataclasses.replace(SPEC, batch_size=1, audio=AudioSpec(), action_units=())
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(next(open_source(manifest).scan(spec)))
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(1)
+    assert same(*found)
 
 
 @pytest.mark.ray

@@ -6,12 +6,14 @@ runs it can divide the work as it likes.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from mien.clips.labels import LabelSet
 from mien.clips.manifest import ClipRef
@@ -98,7 +100,8 @@ class TrainingLoader:
         for attempt in range(SUBSTITUTES + 1):
             request = self._request(epoch, current)
             try:
-                return load_clip(request) | {FAILED: to_json(failed), PRESENT: True}
+                with _one_thread():
+                    return load_clip(request) | {FAILED: to_json(failed), PRESENT: True}
             except ClipError as error:
                 failed.append(_quarantined(request.ref, error))
                 current = self.order.substitute(epoch, clip, attempt)
@@ -153,7 +156,8 @@ class PlainLoader:
         """
         request = self._request(self._mine()[step * self.clips_per_step + place])
         try:
-            return load_clip(request) | {FAILED: "", PRESENT: True}
+            with _one_thread():
+                return load_clip(request) | {FAILED: "", PRESENT: True}
         except ClipError as error:
             failed = to_json([_quarantined(request.ref, error)])
             return absent_row(request) | {FAILED: failed, PRESENT: False}
@@ -190,6 +194,17 @@ def absent_row(request: ClipRequest) -> Row:
         shape = (spec.views[0].num_frames, len(spec.action_units))
         row["action_units"] = np.full(shape, np.nan, dtype=np.float32)
     return row
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The same bits everywhere: torch's sums (log-mel) depend on its number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _num_bytes(row: Row) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
@@ -96,7 +97,7 @@ def build_with_progress(
     """Makes what a cache lacks, on all CPUs of the Ray cluster or in this process."""
     tasks, run_parts = 1, run_here
     if use_ray:
-        tasks = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        tasks = _num_tasks()
         run_parts = RayParts(tasks=tasks)
     with ProgressBar("clips to cache") as progress:
         return build(
@@ -108,6 +109,15 @@ def build_with_progress(
             retry_failed=retry_failed,
             progress=progress,
         )
+
+
+def _num_tasks() -> int:
+    """One task for each CPU of the cluster."""
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    if len(ray.nodes()) == 1:
+        # There, Ray is told of as many CPUs as workers reserve, which may be more than there are.
+        cpus = min(cpus, os.cpu_count() or 1)
+    return max(1, cpus)
 
 
 def _reading(data: RunData, clips: CachedClips) -> RunData:

@@ -212,6 +212,15 @@ def test_a_run_whose_shard_was_removed_is_told_what_to_do(filled, refs):
         load(refs[1], plan)
 
 
+def test_a_shard_that_somebody_deleted_is_found_and_made_anew(filled, refs, shards):
+    shards()[0].unlink()
+    report = check(filled, refs)
+    assert [message.endswith("is missing") for message in report.damaged.values()] == [True]
+    drop_damaged(filled, report)
+    assert build(filled, refs, SETTINGS).cached == 3
+    assert check(filled, refs).is_sound
+
+
 def flip(file: Path, place: int) -> None:
     data = bytearray(file.read_bytes())
     data[place] ^= 0x10

@@ -201,7 +201,8 @@ def _read(location: str, start: int | None, end: int | None) -> bytes:
             raise
         raise CacheError(
             f"{location} is gone: the cache was pruned or clips were forgotten while it was in "
-            "use. Run the same command again, it goes on with the cache as it is now."
+            "use. Run the same command again, it goes on with the cache as it is now. If it is "
+            f"still missed then, type `{_check_command(location)}` first."
         ) from error
     return data
 
@@ -238,7 +239,11 @@ class _Window(io.RawIOBase):
 
 def _damaged(location: str, cause: object) -> CacheError:
     return CacheError(
-        f"{location} is damaged ({cause}). Type `mien cache check --cache "
-        f"{storage.parent(storage.parent(location))} --drop-damaged`, then the same command again: "
-        "what was in it is made anew."
+        f"{location} is damaged ({cause}). Type `{_check_command(location)}`, then the same "
+        "command again: what was in it is made anew."
     )
+
+
+def _check_command(location: str) -> str:
+    cache = storage.parent(storage.parent(location))
+    return f"mien cache check --cache {cache} --drop-damaged"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mien.clips.labels import KNOWN_LABEL_SETS, LabelSet
 from mien.clips.manifest import Manifest
+from mien.clips.person_data import usable_clips
 from mien.clips.splits import (
     Split,
     split_by_subject,
@@ -21,13 +22,18 @@ class RunData:
     """The clips of a run."""
 
     manifest: Manifest
+    """The clips that may be used."""
     label_set: LabelSet
     split: Split
     loading: LoadPlan
+    manifest_hash: str
+    """Of all clips with consent, whatever licences were allowed."""
+    left_out: str = ""
+    """One line about clips that may not be used."""
 
 
 def open_data(plan: DataPlan) -> RunData:
-    """Reads the manifest, leaves out clips without consent, and splits by person.
+    """Reads the manifest, leaves out clips that may not be used, and splits by person.
 
     Raises:
         ValueError: no manifest named, nothing labelled, an unknown label set, a person in two
@@ -38,11 +44,20 @@ def open_data(plan: DataPlan) -> RunData:
             "no data: name a manifest with --data PATH (make one with `mien ingest FOLDER` for "
             "your own videos, or `mien synth FOLDER` for synthetic faces)"
         )
-    manifest = Manifest.read(plan.manifest).consented()
+    whole = Manifest.read(plan.manifest)
+    usable = usable_clips(whole, plan.licences)
+    manifest = usable.manifest
     label_set = choose_label_set(plan.label_set, manifest)
     split = split_clips(plan, manifest)
     split.assert_subject_exclusive(manifest)
-    return RunData(manifest=manifest, label_set=label_set, split=split, loading=load_plan(plan))
+    return RunData(
+        manifest=manifest,
+        label_set=label_set,
+        split=split,
+        loading=load_plan(plan),
+        manifest_hash=whole.consented().content_hash(),
+        left_out=usable.summary(),
+    )
 
 
 def load_plan(plan: DataPlan) -> LoadPlan:

@@ -58,7 +58,7 @@ def _data_lines(run: PreparedRun) -> Iterator[str]:
         f"{len(data.manifest)} clips, classes {', '.join(data.label_set.classes)}; "
         f"train {len(data.split.train)}, val {len(data.split.val)}, test {len(data.split.test)}"
     )
-    yield from (f"note: {note}" for note in data.split.notes)
+    yield from (f"note: {note}" for note in (data.left_out, *data.split.notes) if note)
 
 
 def _stage_lines(

@@ -28,6 +28,9 @@ class DataPlan:
     fold: int | None = None
     """The official fold to test on, where the manifest has a ``fold`` column; the others are
     trained on."""
+    licences: tuple[str, ...] = ()
+    """Values of the manifest's column ``licence`` that are allowed, such as ``CC-BY-4.0``; none:
+    whatever clips have. Clips without consent are left out in any case."""
     val_fraction: float = 0.1
     """Share of the people (``subject``) on whom the best epoch is chosen."""
     test_fraction: float = 0.2

@@ -99,7 +99,7 @@ def prepare(recipe: Recipe) -> PreparedRun:
             stages_begun=0,
             recipe=resolved,
             split_hash=data.split.content_hash,
-            manifest_hash=data.manifest.content_hash(),
+            manifest_hash=data.manifest_hash,
             git_sha=describe_environment()["mien.git_sha"],
         ),
         pretrained=given_weights(recipe, method.pretrained_parts()),
@@ -165,7 +165,7 @@ def _recipe_file(recipe: Recipe, data: RunData) -> dict[str, Any]:
     return {
         **json.loads(overrides.to_json(recipe)),
         "split_hash": data.split.content_hash,
-        "manifest_hash": data.manifest.content_hash(),
+        "manifest_hash": data.manifest_hash,
     }
 
 
@@ -192,6 +192,8 @@ def run_training(run: PreparedRun, say: Say = print) -> TrainedModel:
     tracker = job.tracker.open()
     _track_settings(tracker, run)
     started = time.monotonic()
+    if run.data.left_out:
+        say(run.data.left_out)
     try:
         use_ray = recipe.train.workers > 0
         with ray_session(recipe.train) if use_ray else nullcontext():
@@ -261,6 +263,7 @@ def _track_settings(tracker: Tracker, run: PreparedRun) -> None:
         {
             "data_facts": {
                 "clips": len(data.manifest),
+                "left_out": data.left_out or "none",
                 "train": len(data.split.train),
                 "val": len(data.split.val),
                 "test": len(data.split.test),

@@ -475,7 +475,7 @@ def test_the_verb_prints_what_it_did(
 
     parser = argparse.ArgumentParser()
     clips.add_arguments(parser)
-    command = ["anonymise", "--data", str(source), "--out", str(tmp_path / "shared")]
+    command = ["anonymise", str(source), "--out", str(tmp_path / "shared")]
     command += ["--mapping", str(tmp_path / "who.json"), "--size", "64", "--keep-columns", "age"]
     assert clips.run(parser.parse_args(command)) == 0
     printed = capsys.readouterr().out

@@ -14,9 +14,7 @@ _SHOWN = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which clips, where to, and what a copy shows and plays."""
-    parser.add_argument(
-        "--data", required=True, metavar="MANIFEST", help="manifest file or folder, path or URI"
-    )
+    parser.add_argument("manifest", metavar="MANIFEST", help="file or folder, path or URI")
     parser.add_argument(
         "--out", required=True, metavar="FOLDER", help="folder to be shared, path or URI"
     )
@@ -74,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.workers < 1:
         raise ValueError(f"--workers {args.workers}: at least one has to work")
-    usable = usable_clips(Manifest.read(args.data))
+    usable = usable_clips(Manifest.read(args.manifest))
     if usable.summary():
         print(usable.summary())
     with ProgressBar("clips") as progress:

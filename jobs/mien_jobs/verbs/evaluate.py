@@ -7,6 +7,7 @@ import json
 from typing import Literal
 
 from mien.clips.manifest import Manifest
+from mien.clips.person_data import usable_clips
 from mien.clips.splits import Split
 from mien.infer.package import PackageInfo
 from mien.media.storage import absolute
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     package = resolve(tracking_uri(args.registry, args.storage), args.model)
     info, method = load_method(package)
     data, is_own = open_clips(info, args.data)
+    if data.left_out:
+        print(data.left_out)
     which: SplitName = args.split or ("test" if is_own else "all")
     plan = TrainPlan(device=args.device, workers=1)
     data = read_cached(data, trained_on(info), [info.prediction_stream.for_prediction(which)])
@@ -67,8 +70,11 @@ def open_clips(info: PackageInfo, manifest_uri: str | None) -> tuple[RunData, bo
         ValueError: the training's clips or split can't be had again.
     """
     plan = trained_on(info)
-    manifest = Manifest.read(absolute(manifest_uri or plan.manifest)).consented()
-    is_own = manifest.content_hash() == info.manifest_hash
+    whole = Manifest.read(absolute(manifest_uri or plan.manifest))
+    manifest_hash = whole.consented().content_hash()
+    is_own = manifest_hash == info.manifest_hash
+    usable = usable_clips(whole, plan.licences if is_own else ())
+    manifest = usable.manifest
     if not is_own:
         if manifest_uri is None:
             raise ValueError(
@@ -84,7 +90,12 @@ def open_clips(info: PackageInfo, manifest_uri: str | None) -> tuple[RunData, bo
                 f"version of Mien that trained it ({info.mien_version})"
             )
     data = RunData(
-        manifest=manifest, label_set=info.label_set, split=split, loading=load_plan(plan)
+        manifest=manifest,
+        label_set=info.label_set,
+        split=split,
+        loading=load_plan(plan),
+        manifest_hash=manifest_hash,
+        left_out=usable.summary(),
     )
     return data, is_own
 

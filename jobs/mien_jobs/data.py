@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from mien.clips.labels import KNOWN_LABEL_SETS, LabelSet
@@ -13,7 +14,9 @@ from mien.clips.splits import (
     split_from_columns,
     with_validation,
 )
+from mien.infer.package import PackageInfo
 from mien.stream.plan import LoadPlan
+from mien_jobs.overrides import from_json
 from mien_jobs.recipe import DataPlan
 
 
@@ -37,7 +40,7 @@ def open_data(plan: DataPlan) -> RunData:
 
     Raises:
         ValueError: no manifest named, nothing labelled, an unknown label set, a person in two
-            splits; the manifest's own errors.
+            splits, clips without the face box that is asked for; the manifest's own errors.
     """
     if not plan.manifest:
         raise ValueError(
@@ -47,6 +50,7 @@ def open_data(plan: DataPlan) -> RunData:
     whole = Manifest.read(plan.manifest)
     usable = usable_clips(whole, plan.licences)
     manifest = usable.manifest
+    _check_face_boxes(plan, manifest)
     label_set = choose_label_set(plan.label_set, manifest)
     split = split_clips(plan, manifest)
     split.assert_subject_exclusive(manifest)
@@ -58,6 +62,27 @@ def open_data(plan: DataPlan) -> RunData:
         manifest_hash=whole.consented().content_hash(),
         left_out=usable.summary(),
     )
+
+
+def _check_face_boxes(plan: DataPlan, manifest: Manifest) -> None:
+    missing = manifest.table["face_box"].null_count
+    if plan.face_rule == "given_box" and missing:
+        raise ValueError(
+            f"data.face_rule=given_box, but {missing} of {len(manifest)} clips have no face_box: "
+            "fill the manifest's column face_box (x0, y0, x1, y1), or use data.face_rule=largest"
+        )
+
+
+def trained_on(info: PackageInfo) -> DataPlan:
+    """The data plan of a model's training."""
+    plan: DataPlan = from_json(DataPlan(), json.dumps(info.recipe["data"]))
+    return plan
+
+
+def prediction_plan(info: PackageInfo) -> LoadPlan:
+    """How a model's training read its clips, for files of which nobody said where the face is."""
+    rule = info.recipe.get("data", {}).get("face_rule")
+    return LoadPlan(face_rule="longest_track" if rule == "longest_track" else "largest")
 
 
 def load_plan(plan: DataPlan) -> LoadPlan:

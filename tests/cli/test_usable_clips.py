@@ -55,3 +55,10 @@ def test_a_licence_that_no_clip_has_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"Did you mean 'CC-BY-4\.0'"):
         open_data(plan)
+
+
+def test_a_face_rule_that_reads_boxes_needs_them_all(tmp_path: Path) -> None:
+    plan = DataPlan(manifest=write_manifest(tmp_path), face_rule="given_box")
+
+    with pytest.raises(ValueError, match="29 of 29 clips have no face_box"):
+        open_data(plan)

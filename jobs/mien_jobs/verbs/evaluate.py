@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Literal
 
 from mien.clips.manifest import Manifest
@@ -15,11 +14,9 @@ from mien.track.registry import resolve
 from mien.train.local_ray import ray_session
 from mien.train.plan import TrainPlan
 from mien_jobs.caching import read_cached
-from mien_jobs.data import RunData, load_plan, split_clips
+from mien_jobs.data import RunData, load_plan, split_clips, trained_on
 from mien_jobs.evaluation import evaluate_method, save_evaluation
 from mien_jobs.methods import load_method
-from mien_jobs.overrides import from_json
-from mien_jobs.recipe import DataPlan
 from mien_jobs.tracking import tracking_uri
 
 SplitName = Literal["train", "val", "test", "all"]
@@ -98,8 +95,3 @@ def open_clips(info: PackageInfo, manifest_uri: str | None) -> tuple[RunData, bo
         left_out=usable.summary(),
     )
     return data, is_own
-
-
-def trained_on(info: PackageInfo) -> DataPlan:
-    """The data plan of a model's training."""
-    return from_json(DataPlan(), json.dumps(info.recipe["data"]))

@@ -8,6 +8,7 @@ from mien.infer.frames import write_frame_faces
 from mien.infer.predict import predict_file
 from mien.track.registry import resolve
 from mien.train.world import choose_device
+from mien_jobs.data import prediction_plan
 from mien_jobs.methods import load_method
 from mien_jobs.tracking import tracking_uri
 
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--out and --faces hold one file's rows: give one VIDEO with them")
     device = choose_device(args.device)
     info, method = load_method(resolve(tracking_uri(args.registry, args.storage), args.model))
+    plan = prediction_plan(info)
     print(f"{info.method}, classes {', '.join(info.label_set.classes)}, on {device}")
     for file in args.files:
         found = predict_file(
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
             method=method,
             label_set=info.label_set,
             stream=info.prediction_stream,
+            plan=plan,
             device=device,
             window_s=args.window,
         )

@@ -69,7 +69,7 @@ sys.modules["a_package_that_is_not_installed"].OnlyHere = OnlyHere
 
 @pytest.mark.ray
 def test_work_that_cannot_be_unpacked_is_an_error_and_not_tried_for_ever(local_ray):
-    with pytest.raises(StreamError, match=r"cannot unpack its work .*all nodes need the same Mien"):
+    with pytest.raises(StreamError, match="all nodes need the same Mien"):
         next(RayExecutor()(OnlyHere(), range(4)))
 
 

@@ -55,8 +55,8 @@ class RayExecutor:
         try:
             yield from _in_steps(self._rows(loader, steps), loader.clips_per_step)
         except RayTaskError as error:
-            if isinstance(error.cause, ValueError):
-                raise error.cause from error
+            if isinstance(error.cause, _RefusalError):
+                raise error.cause.args[0] from error
             raise
 
     @property
@@ -120,6 +120,10 @@ class RayExecutor:
         )
 
 
+class _RefusalError(Exception):
+    """Carries an error out of a task unharmed: Ray Data writes advice into messages."""
+
+
 @dataclass(frozen=True)
 class _DecodeRows:
     """Runs in the tasks: numbers of rows to the columns of these rows."""
@@ -127,10 +131,13 @@ class _DecodeRows:
     loader: ray.ObjectRef[StepLoader]
 
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
-        loader = _fetch(self.loader)
-        rows = [
-            loader.row(*divmod(number, loader.clips_per_step)) for number in batch[ROW].tolist()
-        ]
+        try:
+            loader = _fetch(self.loader)
+            rows = [
+                loader.row(*divmod(number, loader.clips_per_step)) for number in batch[ROW].tolist()
+            ]
+        except ValueError as error:
+            raise _RefusalError(error) from error
         return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mien.clips.labels import LabelSet
-from mien.clips.manifest import ClipRef, Manifest
+from mien.clips.manifest import REF_COLUMNS, ClipRef, Manifest
 from mien.clips.splits import Split
 from mien.seeds import derive_seed
 from mien.stream.load import ClipRequest
@@ -81,7 +81,11 @@ def select_clips(
     if spec.labelled is not None:
         has_label = pc.is_valid(table["label"])
         keep = pc.and_(keep, has_label if spec.labelled else pc.invert(has_label))
-    return StreamClips(manifest.filter(keep), label_set)
+    kept = manifest.filter(keep)
+    # Only what loading needs: the clips travel to every process that decodes.
+    columns = [*REF_COLUMNS, *(["action_units"] if spec.action_units else [])]
+    kept = Manifest(kept.table.select(columns), base=kept.base)
+    return StreamClips(kept, label_set)
 
 
 def _is_in(column: pa.ChunkedArray, wanted: Sequence[str]) -> pa.ChunkedArray:

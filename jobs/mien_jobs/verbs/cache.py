@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from mien_jobs.verbs.train import add_override_option
@@ -77,7 +78,7 @@ def _build(args: argparse.Namespace) -> int:
     from mien_jobs.overrides import apply_overrides
 
     recipe = apply_overrides(make_recipe(args.method, args.profile), args.overrides)
-    refs = _clips(args.data)
+    refs = _clips(args.data, recipe.data.licences)
     # How many classes there are changes no stream's crops.
     builder = MethodBuilder(name=recipe.method, config=recipe.config, classes=("a", "b"))
     loading = load_plan(recipe.data)
@@ -153,9 +154,15 @@ def _prune(args: argparse.Namespace) -> int:
     return 0
 
 
-def _clips(manifests: list[str]) -> list[ClipRef]:
-    """The consented clips of all manifests; one clip named twice is one."""
+def _clips(manifests: list[str], licences: Collection[str] = ()) -> list[ClipRef]:
+    """The clips of all manifests that may be used; one clip named twice is one."""
     from mien.clips.manifest import Manifest
+    from mien.clips.person_data import usable_clips
 
-    refs = [ref for uri in manifests for ref in Manifest.read(uri).consented()]
+    refs: list[ClipRef] = []
+    for uri in manifests:
+        usable = usable_clips(Manifest.read(uri), licences)
+        refs += usable.manifest
+        if usable.summary():
+            print(f"{uri}: {usable.summary()}")
     return list({(ref.clip_id, ref.uri, ref.start_s, ref.end_s): ref for ref in refs}.values())

@@ -20,7 +20,7 @@ from mien.media.decode import DecodedClip, decode_clip
 from mien.media.faces import FaceDetector, FaceRule, align_clip
 
 SAMPLE_RATE_HZ = 16_000
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 """To be raised with every change to what comes out of here: caches are then made anew."""
 
 ChooseFrames = Callable[[int], Sequence[int]]

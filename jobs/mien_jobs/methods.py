@@ -16,9 +16,10 @@ from typing import Any, cast
 from mien.infer.package import PackageError, PackageInfo, load_package, restore_method
 from mien_jobs import overrides
 from mien_jobs.recipe import Recipe
-from mien_jobs.recipes import mma_dfer
+from mien_jobs.recipes import dtm, mma_dfer
 from mien_jobs.typed_values import nearest
 from mien_models.contract import Method
+from mien_models.dtm import Dtm, DtmConfig
 from mien_models.mma_dfer import MmaDfer, MmaDferConfig
 
 
@@ -43,6 +44,13 @@ METHODS: Mapping[str, MethodEntry] = {
         recipe=mma_dfer.recipe,
         profiles=tuple(mma_dfer.PROFILES),
         summary="audio-visual: frozen masked autoencoders, progressive prompts, fusion bottlenecks",
+    ),
+    "dtm": MethodEntry(
+        method=Dtm,
+        config=DtmConfig,
+        recipe=dtm.recipe,
+        profiles=tuple(dtm.PROFILES),
+        summary="semi-supervised: unlabelled faces, pseudo-labels accepted by moving thresholds",
     ),
 }
 

@@ -299,6 +299,16 @@ class StepOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EpochNotes:
+    """What a method has to say of an epoch that ended; of all workers' clips, on every worker."""
+
+    logs: Mapping[str, float] = field(default_factory=dict)
+    """Numbers for the curves."""
+    warnings: tuple[str, ...] = ()
+    """Lines for whoever watches the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What a method says about a batch of clips."""
 
@@ -348,8 +358,9 @@ class Method(nn.Module, ABC):
     def after_step(self) -> None:
         """Called after each optimiser step (EMA teachers, queues)."""
 
-    def end_epoch(self, scan: Scan) -> None:
+    def end_epoch(self, scan: Scan) -> EpochNotes | None:
         """Called on every worker after each epoch (thresholds, agreement); may use collectives."""
+        return None
 
     def end_stage(self, scan: Scan) -> None:
         """Called on every worker after a stage (exemplars)."""

@@ -13,6 +13,22 @@ from mien_jobs.methods import make_recipe
 from mien_jobs.recipe import DataPlan, Recipe, TrackPlan
 
 SMALLEST = {
+    "dtm": [
+        "config.image_size_px=32",
+        "config.border_px=4",
+        "config.num_frames=2",
+        "config.align_faces=false",
+        "config.trunk.widths=[8, 12]",
+        "config.trunk.grid=2",
+        "config.trunk.dim=16",
+        "config.dropout=0",
+        "config.unlabelled_clips=all",
+        "config.threshold.floor=0.3",
+        "config.threshold.start=0.3",
+        "config.batch_size=4",
+        "config.epochs=2",
+        "config.steps_per_epoch=6",
+    ],
     "mma_dfer": [
         "config.image_size_px=32",
         "config.border_px=4",

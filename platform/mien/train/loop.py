@@ -45,7 +45,7 @@ from mien.train.plan import TrainPlan
 from mien.train.stage_run import StageRun
 from mien.train.validate import as_given, gather_predictions
 from mien.train.world import World, choose_precision
-from mien_models.contract import ClipBatch, Method, Progress, Stage, StreamSpec
+from mien_models.contract import ClipBatch, EpochNotes, Method, Progress, Stage, StreamSpec
 
 
 class NonFiniteLossError(ValueError):
@@ -269,7 +269,9 @@ class _Session:
         return every is not None and step % every == 0
 
     def _end_epoch(self, run: StageRun, epoch: int) -> None:
-        self.method.end_epoch(self.clips.scan)
+        notes = self.method.end_epoch(self.clips.scan)
+        if notes is not None and self.world.is_main:
+            self._tell(run.stage, epoch, notes)
         is_last = epoch + 1 == run.stage.epochs
         is_due = (epoch + 1) % self.plan.evaluate_every_epochs == 0 or is_last
         metrics: dict[str, float] = {}
@@ -278,6 +280,12 @@ class _Session:
             self._keep_best(run, epoch, metrics)
         self._save(run)
         self.report({"epoch": float(epoch + 1), "stage": float(self.position.stage), **metrics})
+
+    def _tell(self, stage: Stage, epoch: int, notes: EpochNotes) -> None:
+        curves = {f"train/{stage.name}/{name}": value for name, value in notes.logs.items()}
+        self.tracker.log_metrics(curves, self.position.global_step)
+        for line in notes.warnings:
+            self.say(f"{stage.name} epoch {epoch + 1}: warning: {line}")
 
     def _evaluate(self, run: StageRun, epoch: int) -> dict[str, float]:
         """Scores of the validation split; empty where there is none."""

@@ -16,11 +16,12 @@ from typing import Any, cast
 from mien.infer.package import PackageError, PackageInfo, load_package, restore_method
 from mien_jobs import overrides
 from mien_jobs.recipe import Recipe
-from mien_jobs.recipes import dtm, mma_dfer
+from mien_jobs.recipes import dtm, mma_dfer, rdfer
 from mien_jobs.typed_values import nearest
 from mien_models.contract import Method
 from mien_models.dtm import Dtm, DtmConfig
 from mien_models.mma_dfer import MmaDfer, MmaDferConfig
+from mien_models.rdfer import Rdfer, RdferConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +52,13 @@ METHODS: Mapping[str, MethodEntry] = {
         recipe=dtm.recipe,
         profiles=tuple(dtm.PROFILES),
         summary="semi-supervised: unlabelled faces, pseudo-labels accepted by moving thresholds",
+    ),
+    "rdfer": MethodEntry(
+        method=Rdfer,
+        config=RdferConfig,
+        recipe=rdfer.recipe,
+        profiles=tuple(rdfer.PROFILES),
+        summary="label noise: key re-sampling; agreement tells noisy labels from hard clips",
     ),
 }
 

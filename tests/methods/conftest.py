@@ -52,6 +52,24 @@ SMALLEST = {
         "config.epochs=2",
         "config.batch_size=6",
     ],
+    "rdfer": [
+        "config.image_size_px=32",
+        "config.border_px=4",
+        "config.num_frames=6",
+        "config.synopsis_frames=4",
+        "config.align_faces=false",
+        "config.trunk.widths=6,8",
+        "config.trunk.width=12",
+        "config.long_term.hidden=8",
+        "config.long_term.num_heads=2",
+        "config.keys.count=2",
+        "config.agreement.num_clips=3",
+        "config.agreement.tau=0",
+        "config.agreement.delta=0",
+        "config.agreement.start=0.3",
+        "config.epochs=3",
+        "config.batch_size=6",
+    ],
 }
 """Settings that make a method's tiny profile small enough for a test of seconds."""
 

@@ -350,7 +350,9 @@ class RdferConfig:
             long_term=LongTermConfig(layers=1, hidden=48, num_heads=4),
             keys=KeyConfig(count=4, frames=2, stride_frames=1.0, min_gap_frames=1.0),
             losses=LossConfig(label_smoothing=0.05, synopsis_weight=0.3, instance_weight=0.1),
-            agreement=AgreementConfig(delta=0.3, start=0.4, teacher_decay=0.95, cap_per_epoch=0.1),
+            agreement=AgreementConfig(
+                tau=0.5, delta=0.2, start=0.4, teacher_decay=0.95, cap_per_epoch=0.1
+            ),
             batch_size=32,
             epochs=24,
             optim=OptimPlan(lr=3e-3, weight_decay=0.05, warmup_fraction=0.1),

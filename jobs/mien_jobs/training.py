@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,14 +17,13 @@ from mien.media.storage import (
     exists,
     is_remote,
     join,
-    list_files,
     local_path,
     read_bytes,
     write_bytes_atomically,
 )
 from mien.track.environment import describe_environment
 from mien.track.export import ExportSpec
-from mien.track.registry import RegisteredModel, register
+from mien.track.registry import RegisteredModel, fetch_remote, register
 from mien.track.tracker import Tracker, TrackerSpec
 from mien.train.launch import TrainJob, train
 from mien.train.local_ray import ray_session
@@ -58,6 +56,9 @@ class TrainedModel:
     """What a training leaves behind."""
 
     package: Path
+    """A local folder; a temporary copy where the run lies in a bucket."""
+    location: str
+    """Where the package lies."""
     fit: FitResult
     scorecard: Scorecard | None
     """Scores of the test split; None where nobody was left for a test."""
@@ -239,6 +240,7 @@ def _finish(run: PreparedRun, fit: FitResult, tracker: Tracker, say: Say) -> Tra
         say(f"registered {registered.name} version {registered.version}{alias}")
     return TrainedModel(
         package=package,
+        location=run.job.package_location,
         fit=fit,
         scorecard=scorecard,
         registered=registered,
@@ -250,10 +252,7 @@ def fetch_package(job: TrainJob) -> Path:
     """A local folder with the trained model's package; a copy where the run lies in a bucket."""
     if not is_remote(job.package_location):
         return Path(local_path(job.package_location))
-    target = Path(tempfile.mkdtemp(prefix="mien-package-"))
-    for name in list_files(job.package_location):
-        (target / name).write_bytes(read_bytes(join(job.package_location, name)))
-    return target
+    return fetch_remote(job.package_location)
 
 
 def _track_settings(tracker: Tracker, run: PreparedRun) -> None:

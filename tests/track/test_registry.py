@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import mlflow.pytorch
 import numpy as np
 import pytest
@@ -291,3 +292,17 @@ assert not any(name.split(".")[0].startswith("mien") for name in sys.modules)
         inputs = [torch.from_numpy(array) for array in arrays.values()]
         eager = TensorPredictor(method)(*inputs)
     assert float(done.stdout) == pytest.approx(eager.sum().item(), abs=1e-4)
+
+
+def test_a_package_in_a_bucket_is_fetched_whole(tmp_path: Path) -> None:
+    folder = package_of(build(has_sound=False), tmp_path / "package")
+    bucket = fsspec.filesystem("memory")
+    bucket.put(str(folder), "memory://models/faces", recursive=True)
+
+    fetched = resolve(None, "memory://models/faces")
+
+    assert {file.name: file.read_bytes() for file in fetched.iterdir()} == {
+        file.name: file.read_bytes() for file in folder.iterdir()
+    }
+    with pytest.raises(PackageError, match=r"memory://models is not a model package"):
+        resolve(None, "memory://models")

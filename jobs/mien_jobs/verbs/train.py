@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 def print_result(model: TrainedModel, recipe: Recipe) -> None:
     """Where everything lies, and what to type next."""
-    package = model.package
-    shown = package.relative_to(Path.cwd()) if package.is_relative_to(Path.cwd()) else package
+    here = str(Path.cwd()) + "/"
+    shown = model.location.removeprefix(here)
     print(f"model package: {shown}")
     print(f"predict a file: mien predict VIDEO --model {shown}")

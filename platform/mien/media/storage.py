@@ -89,6 +89,8 @@ def explained(location: str) -> Iterator[None]:
         yield
     except StorageError:
         raise
+    except (TypeError, AttributeError, NameError, AssertionError):
+        raise  # a fault of a program, not of a storage: waiting mends nothing
     except Exception as error:
         raise fault_of(location, _in_detail(location, error)).as_error() from error
 

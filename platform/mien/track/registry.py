@@ -28,7 +28,8 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.exceptions import MlflowException
 
-from mien.infer.package import PackageError, PackageInfo, load_package, read_info
+from mien.infer.package import INFO_FILE, PackageError, PackageInfo, load_package, read_info
+from mien.media.storage import is_remote, join, list_files, read_bytes
 from mien.track.export import ExportSpec, save_export
 from mien.track.mlflow_tracker import open_client
 
@@ -111,7 +112,8 @@ def resolve(uri: str | None, reference: str, *, cache: str | Path | None = None)
 
     Args:
         uri: MLflow's tracking URI; not needed for a folder.
-        reference: a package folder, ``NAME@alias``, ``NAME/version`` or these after ``models:/``.
+        reference: a package folder (path or URI), ``NAME@alias``, ``NAME/version`` or these after
+            ``models:/``.
         cache: where packages of a remote registry are kept; ``~/.cache/mien/packages`` if None.
 
     Raises:
@@ -119,6 +121,8 @@ def resolve(uri: str | None, reference: str, *, cache: str | Path | None = None)
         PackageError: the package is broken, or not the one that was registered.
     """
     parts = re.fullmatch(r"(?:models:/)?([^/@]+)(?:@([\w.-]+)|/(\d+))", reference)
+    if is_remote(reference) and not reference.startswith("models:"):
+        return fetch_remote(reference)
     if Path(reference).is_dir() or parts is None:
         return _local_package(reference)
     if uri is None:
@@ -132,6 +136,22 @@ def resolve(uri: str | None, reference: str, *, cache: str | Path | None = None)
             f"{WEIGHTS_TAG} tag; load it with mlflow, or register a package"
         )
     return _fetch(client, version, Path(cache) if cache else _default_cache())
+
+
+def fetch_remote(location: str) -> Path:
+    """A temporary local copy of a package that lies in a bucket.
+
+    Raises:
+        PackageError: there is no package.
+        StorageError: the storage cannot be reached.
+    """
+    names = list_files(location)
+    if INFO_FILE not in names:
+        raise PackageError(f"{location} is not a model package: it holds no {INFO_FILE}")
+    target = Path(tempfile.mkdtemp(prefix="mien-package-"))
+    for name in names:
+        (target / name).write_bytes(read_bytes(join(location, name)))
+    return target
 
 
 def list_models(uri: str) -> dict[str, dict[str, int]]:

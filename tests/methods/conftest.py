@@ -23,6 +23,7 @@ SMALLEST = {
         "config.trunk.dim=16",
         "config.dropout=0",
         "config.unlabelled_clips=all",
+        "config.losses.contrastive=0.1",
         "config.threshold.floor=0.3",
         "config.threshold.start=0.3",
         "config.batch_size=4",

@@ -350,14 +350,14 @@ def test_truth_that_nobody_knows_is_not_scored() -> None:
 
 def test_it_warns_when_a_class_gets_nothing_or_everything() -> None:
     (line,) = run_epoch(make_method(threshold=accept_at(1.0))).warnings
-    assert line.startswith("no pseudo-label accepted for happy (of ")
-    assert "threshold 1.00" in line
+    assert line.startswith("no pseudo-label accepted for happy (")
+    assert "offered, 1.00 asked)" in line
     method = make_method(threshold=accept_at(0.0))
     with torch.no_grad():
         method.teacher.network.classifier.bias[1] += 50.0
     empty, everything = run_epoch(method).warnings
-    assert "happy (of 0 offered" in empty
-    assert "8 of 8 accepted pseudo-labels are sad" in everything
+    assert "happy (0 offered, 0.00 asked)" in empty
+    assert everything == "8 of 8 accepted pseudo-labels are sad"
 
 
 # Settings

@@ -101,8 +101,7 @@ class PseudoLabelMonitor(nn.Module):
         empty = [index for index, number in enumerate(accepted) if not number]
         if empty:
             told = ", ".join(
-                f"{self.classes[i]} (of {offered[i]:.0f} offered, threshold "
-                f"{float(thresholds_K[i]):.2f})"
+                f"{self.classes[i]} ({offered[i]:.0f} offered, {float(thresholds_K[i]):.2f} asked)"
                 for i in empty
             )
             lines.append(f"no pseudo-label accepted for {told}")
@@ -111,7 +110,7 @@ class PseudoLabelMonitor(nn.Module):
         if total and accepted[largest] > _DOMINANT_SHARE * total:
             lines.append(
                 f"{accepted[largest]:.0f} of {total:.0f} accepted pseudo-labels are "
-                f"{self.classes[largest]}: the others are being forgotten"
+                f"{self.classes[largest]}"
             )
         return tuple(lines)
 

@@ -46,7 +46,10 @@ class AudioSpec:
     """
 
     num_frames: int = 512
-    """Frames of ``hop_ms`` each; later sound is cut."""
+    """Frames of ``hop_ms`` each."""
+    span: Literal["start", "whole"] = "start"
+    """``start``: later sound is cut. ``whole``: sound that is longer is looked at in larger steps,
+    so that all of it is there."""
     num_mels: int = 128
     hop_ms: float = 10.0
     mean: float = -4.2677393

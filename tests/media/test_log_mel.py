@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mien.media.audio import AUDIOSET_MEAN, AUDIOSET_STD, SILENCE, fit_length, log_mel
+from mien.media.audio import (
+    AUDIOSET_MEAN,
+    AUDIOSET_STD,
+    SILENCE,
+    fit_length,
+    hop_of_whole_ms,
+    log_mel,
+)
 
 
 def mel(hz: np.ndarray | float) -> np.ndarray:
@@ -76,3 +85,33 @@ def test_fit_length_pads_with_zeros_after_normalising() -> None:
     torch.testing.assert_close(fitted, features[:2])
     fitted, valid = fit_length(torch.zeros(0, 4), 6)
     assert (fitted.shape, valid) == ((6, 4), 0)
+
+
+@given(
+    num_samples=st.integers(400, 400_000),
+    num_frames=st.integers(2, 600),
+    rate_hz=st.sampled_from([8_000, 16_000, 22_050, 44_100]),
+)
+def test_the_whole_sound_fits_in_its_frames_with_the_smallest_step(
+    num_samples: int, num_frames: int, rate_hz: int
+) -> None:
+    hop_ms = hop_of_whole_ms(num_samples, num_frames, sample_rate_hz=rate_hz, hop_ms=10.0)
+    # As kaldi.fbank counts frames.
+    window, hop = int(rate_hz * 25.0 * 0.001), int(rate_hz * hop_ms * 0.001)
+
+    def frames(step: int) -> int:
+        return 0 if num_samples < window else 1 + (num_samples - window) // step
+
+    assert frames(hop) <= num_frames
+    assert hop_ms == 10.0 or frames(hop - 1) > num_frames or hop - 1 < int(rate_hz * 0.01)
+
+
+def test_long_sound_is_heard_to_its_end_when_the_whole_is_asked_for() -> None:
+    sound = np.zeros(16_000 * 8, dtype=np.float32)
+    sound[-8_000:] = np.sin(np.arange(8_000) * 0.3)
+    hop_ms = hop_of_whole_ms(len(sound), 512, sample_rate_hz=16_000, hop_ms=10.0)
+
+    whole_FM = log_mel(sound, hop_ms=hop_ms)
+
+    assert 500 <= len(whole_FM) <= 512
+    assert whole_FM[-16:].mean() > whole_FM[:300].mean() + 3

@@ -157,6 +157,17 @@ def test_without_a_temporal_block_frames_are_averaged() -> None:
     assert method.predict(make_batch()).logits_BK.isfinite().all()
 
 
+def test_rare_classes_can_be_drawn_as_often_as_frequent_ones() -> None:
+    method = MmaDfer(dataclasses.replace(TINY, sampler="class_uniform"), CLASSES)
+    stages = [method.stage(index) for index in range(2)]
+
+    assert [stage.streams["clips"].sampler for stage in stages if stage] == [
+        "plain",
+        "class_uniform",
+    ]
+    assert method.prediction_stream().sampler == "plain"
+
+
 def test_shipped_weights_hold_no_decoder() -> None:
     method = MmaDfer(TINY, CLASSES)
     fresh = set(method.state_dict())

@@ -173,6 +173,9 @@ class MmaDferConfig:
     recompute_activations: bool = False
     """Keeps what enters each block and computes the rest again in the backward pass: a third more
     time for a fraction of the memory."""
+    sampler: Literal["plain", "class_uniform"] = "plain"
+    """``class_uniform``: training draws a class, then a clip of it, so that rare classes count as
+    much as frequent ones."""
     batch_size: int = 8
     epochs: int = 25
     optim: OptimPlan = field(

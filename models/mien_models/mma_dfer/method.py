@@ -6,6 +6,7 @@ P pixels of a patch, K classes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
@@ -155,6 +156,7 @@ class MmaDfer(Method):
             sampling=config.sampling,
             augmentation=config.augmentation,
         )
+        stream = self._stream(view, config.batch_size, labelled=True)
         trainable = ["network.head.*", "network.classifier.*"]
         if config.train_positions:
             trainable.append("network.*_encoder.positions")
@@ -166,7 +168,7 @@ class MmaDfer(Method):
             trainable.append("network.*_readout.*")
         return Stage(
             name="adapt",
-            streams={"clips": self._stream(view, config.batch_size, labelled=True)},
+            streams={"clips": dataclasses.replace(stream, sampler=config.sampler)},
             epochs=config.epochs,
             optim=config.optim,
             trainable=tuple(trainable),

@@ -66,6 +66,24 @@ def log_mel(
     return features_FM
 
 
+def hop_of_whole_ms(
+    num_samples: int,
+    num_frames: int,
+    *,
+    sample_rate_hz: int,
+    hop_ms: float,
+    window_ms: float = 25.0,
+) -> float:
+    """The step with which `log_mel` needs at most ``num_frames`` frames for the whole sound.
+
+    ``hop_ms`` where that is enough; never less.
+    """
+    window = int(sample_rate_hz * window_ms * 0.001)
+    hop_samples = max(0, num_samples - window) // num_frames + 1
+    # A hair more: `kaldi.fbank` cuts the step down to whole samples.
+    return max(hop_ms, (1000.0 * hop_samples + 1e-6) / sample_rate_hz)
+
+
 def fit_length(
     log_mel_FM: Tensor,
     num_frames: int,

@@ -11,7 +11,7 @@ import torch
 
 from mien.clips.labels import LabelSet
 from mien.clips.manifest import ClipRef
-from mien.media.audio import fit_length, log_mel
+from mien.media.audio import fit_length, hop_of_whole_ms, log_mel
 from mien.media.sampling import uniform_segments, uniform_segments_paper
 from mien.seeds import derive_seed
 from mien.stream.augment import augment_audio, augment_video
@@ -131,11 +131,13 @@ def _audio(request: ClipRequest, clip: PreparedClip) -> Row:
     if clip.audio is None:
         silence = np.zeros((audio.num_frames, audio.num_mels), dtype=np.float32)
         return {"audio": silence, "audio_frames": 0, "has_audio": False}
+    hop_ms = audio.hop_ms
+    if audio.span == "whole":
+        hop_ms = hop_of_whole_ms(
+            len(clip.audio), audio.num_frames, sample_rate_hz=SAMPLE_RATE_HZ, hop_ms=hop_ms
+        )
     features = log_mel(
-        clip.audio,
-        sample_rate_hz=SAMPLE_RATE_HZ,
-        num_mels=audio.num_mels,
-        hop_ms=audio.hop_ms,
+        clip.audio, sample_rate_hz=SAMPLE_RATE_HZ, num_mels=audio.num_mels, hop_ms=hop_ms
     )
     log_mel_FM, valid = fit_length(features, audio.num_frames, mean=audio.mean, std=audio.std)
     augmentation = request.spec.views[0].augmentation

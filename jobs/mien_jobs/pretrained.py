@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import timm
 from torch import Tensor
 
 from mien.clips.labels import KNOWN_LABEL_SETS, LabelSet
@@ -16,8 +17,9 @@ from mien.weights.part_file import PartFacts, write_part
 from mien.weights.torch_file import read_tensors
 from mien_jobs import overrides
 from mien_jobs.recipes import mma_dfer as recipes
+from mien_jobs.typed_values import nearest
 from mien_models.layers.patch_encoder import EncoderConfig
-from mien_models.layers.pretrained import check_tensors
+from mien_models.layers.pretrained import check_tensors, load_trunk
 from mien_models.layers.vit_weights import encoder_tensors, vit_shapes
 from mien_models.mma_dfer.published import from_published
 
@@ -68,9 +70,12 @@ ENCODERS: Mapping[str, EncoderKind] = {
         what="MAE, ViT-B/16 pretrained on ImageNet, from its authors or from timm",
     ),
 }
+TIMM = "timm:"
+"""Prefix of kinds: ``timm:resnet50`` is a trunk with the names of timm's resnet50."""
 MMA_DFER = "mma_dfer"
 KINDS: Mapping[str, str] = {
     **{name: kind.what for name, kind in ENCODERS.items()},
+    f"{TIMM}NAME": "the trunk of a timm network, from timm or torchvision (timm:resnet50)",
     MMA_DFER: "MMA-DFER, the whole published model (DFEW or MAFW); becomes a model package",
 }
 """What ``mien weights import --as`` knows."""
@@ -92,6 +97,30 @@ def import_encoder(file: Path, kind: str, out: str) -> str:
         kind=kind, part=expected.part, licence=expected.licence, source_sha256=sha256_of(file)
     )
     return write_part(out, facts, found)
+
+
+def import_trunk(file: Path, name: str, out: str) -> str:
+    """Checks the weights of a timm network and writes them as the part ``trunk``.
+
+    Returns:
+        The SHA-256 of what was written.
+
+    Raises:
+        WeightsError: not that network's weights; lists what does not match.
+        ValueError: timm has no network of that name.
+    """
+    if not timm.is_model(name):
+        near = nearest(name, timm.list_models())
+        raise ValueError(
+            f"--as {TIMM}{name}: timm has no such network"
+            + (f"; did you mean {near}?" if near else "")
+        )
+    trunk = timm.create_model(name, num_classes=0)
+    load_trunk(trunk, read_tensors(file), name)
+    facts = PartFacts(
+        kind=TIMM + name, part="trunk", licence="see its source", source_sha256=sha256_of(file)
+    )
+    return write_part(out, facts, trunk.state_dict())
 
 
 def import_method(file: Path, out: Path) -> PackageInfo:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mien_models.layers.pretrained import WeightsMismatchError
+from mien_models.layers.pretrained import WeightsMismatchError, load_trunk
 from mien_models.rdfer.config import KeyConfig, LongTermConfig, RdferConfig, TrunkConfig
 from mien_models.rdfer.model import RdferNetwork
 from mien_models.rdfer.streams import AttentionGate, TwoWayLstm, clip_dropout
-from mien_models.rdfer.trunks import build_trunk, load_trunk, shift_in_time
+from mien_models.rdfer.trunks import build_trunk, shift_in_time
 
 SMALL = dataclasses.replace(
     RdferConfig.tiny(),

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 
@@ -110,3 +111,24 @@ def test_a_part_cut_short_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(WeightsError, match="no whole safetensors file"):
         read_part(str(out))
+
+
+def test_a_trunk_is_imported_without_its_classifier(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = timm.create_model("resnet10t", num_classes=5)
+    torch.save(network.state_dict(), tmp_path / "r.pth")
+    out = tmp_path / "trunk.safetensors"
+    command = ["weights", "import", str(tmp_path / "r.pth"), "--out", str(out), "--as"]
+
+    assert main([*command, "timm:resnet10t"]) == 0
+
+    part = read_part(str(out))
+    assert part.facts.part == "trunk"
+    assert "fc.weight" not in part.tensors
+    assert torch.equal(part.tensors["conv1.0.weight"], network.state_dict()["conv1.0.weight"])
+    assert "weights.trunk=" in capsys.readouterr().out
+    assert main([*command, "timm:resnet18"]) == 2
+    assert "not the weights of timm's resnet18" in capsys.readouterr().err
+    assert main([*command, "timm:resnet10x"]) == 2
+    assert "did you mean resnet10t?" in capsys.readouterr().err

@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="kind",
         required=True,
         metavar="KIND",
-        help="what it is: mae_face, audiomae, mae (encoders) or mma_dfer (a whole trained model)",
+        help="what it is: mae_face, audiomae, mae (encoders), timm:NAME (a trunk, as in "
+        "timm:resnet50) or mma_dfer (a whole trained model)",
     )
     bring.add_argument(
         "--out",
@@ -38,7 +39,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _import(file: Path, kind: str, out: str) -> int:
-    from mien_jobs.pretrained import ENCODERS, KINDS, MMA_DFER, import_encoder, import_method
+    from mien_jobs.pretrained import (
+        ENCODERS,
+        KINDS,
+        MMA_DFER,
+        TIMM,
+        import_encoder,
+        import_method,
+        import_trunk,
+    )
     from mien_jobs.typed_values import nearest
 
     if kind == MMA_DFER:
@@ -47,13 +56,21 @@ def _import(file: Path, kind: str, out: str) -> int:
         print(f"  {', '.join(info.label_set.classes)}")
         print(f"predict a face clip: mien predict VIDEO --model {out}")
         return 0
-    if kind not in ENCODERS:
+    if kind not in ENCODERS and not kind.startswith(TIMM):
         near = nearest(kind, list(KINDS))
         hint = f"did you mean {near}? " if near else ""
         known = "; ".join(f"{name}: {what}" for name, what in KINDS.items())
         raise ValueError(f"--as {kind}: {hint}Known are {known}")
     if not out.endswith(".safetensors"):
         raise ValueError(f"--out {out}: the file of an encoder ends in .safetensors")
+    if kind.startswith(TIMM):
+        name = kind.removeprefix(TIMM)
+        digest = import_trunk(file, name, out)
+        print(f"wrote {out} (SHA-256 {digest[:12]}...): the trunk of timm's {name}")
+        print(
+            f"train with it: mien train METHOD --set config.trunk.name={name} weights.trunk={out}"
+        )
+        return 0
     digest = import_encoder(file, kind, out)
     encoder = ENCODERS[kind]
     print(f"wrote {out} (SHA-256 {digest[:12]}...), licence of the weights: {encoder.licence}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mien_models.dtm.config import DtmConfig, TrunkConfig
 from mien_models.layers.merged_batch_norm import merge_batch_norms
 from mien_models.layers.pixel_input import PixelInput
-from mien_models.layers.pretrained import check_tensors, without
+from mien_models.layers.pretrained import load_trunk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,15 +110,7 @@ class ExpressionNetwork(nn.Module):
         Raises:
             WeightsMismatchError: lists what does not fit.
         """
-        heads = _classifier_names(self.trunk)
-        kept = without(tensors, lambda name: name.rsplit(".", 1)[0] in heads)
-        own = self.trunk.state_dict()
-        # Counters are not published everywhere, and nothing here reads them.
-        counters = {name: own[name] for name in own if name.endswith("num_batches_tracked")}
-        kept = counters | kept
-        shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
-        check_tensors(kept, shapes, f"timm's {self.config.trunk.name}")
-        self.trunk.load_state_dict(kept)
+        load_trunk(self.trunk, tensors, self.config.trunk.name)
 
 
 def _mean_of_faces(values_BT: Tensor, has_face_BT: Tensor) -> Tensor:
@@ -141,9 +133,3 @@ def _timm_trunk(name: str, side_px: int) -> nn.Module:
     options = {"img_size": side_px} if is_fixed else {}
     trunk: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
     return trunk
-
-
-def _classifier_names(trunk: nn.Module) -> tuple[str, ...]:
-    """Names of the layers that timm calls a model's classifier."""
-    names = getattr(trunk, "default_cfg", {}).get("classifier", ())
-    return (names,) if isinstance(names, str) else tuple(names or ())

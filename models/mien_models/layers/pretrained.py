@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 _NAMED = 8
 """Offenders of a kind that an error names; the rest is counted."""
@@ -47,6 +48,30 @@ def check_tensors(
 def without(tensors: Mapping[str, Tensor], is_idle: Callable[[str], bool]) -> dict[str, Tensor]:
     """The tensors but for those that nothing here uses (decoders, unused heads)."""
     return {name: tensor for name, tensor in tensors.items() if not is_idle(name)}
+
+
+def load_trunk(trunk: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Puts published weights (of timm, or of torchvision under the same names) into a timm network.
+
+    A classifier among them is left out, and counters of batches, which not everybody publishes,
+    may be missing.
+
+    Raises:
+        WeightsMismatchError: they don't fit; lists what doesn't. The trunk is as before then.
+    """
+    own = trunk.state_dict()
+    heads = classifier_names(trunk)
+    kept = without(tensors, lambda key: key.rsplit(".", 1)[0] in heads)
+    counters = {key for key in own if key.endswith("num_batches_tracked")}
+    kept = {**{key: torch.zeros((), dtype=torch.int64) for key in counters}, **kept}
+    check_tensors(kept, {key: tuple(tensor.shape) for key, tensor in own.items()}, f"timm's {name}")
+    trunk.load_state_dict(kept)
+
+
+def classifier_names(trunk: nn.Module) -> set[str]:
+    """Names of the layers that a timm network without classifier would have as its classifier."""
+    named = getattr(trunk, "pretrained_cfg", {}).get("classifier") or ()
+    return {named} if isinstance(named, str) else set(named)
 
 
 def _listed(names: Sequence[str]) -> str:

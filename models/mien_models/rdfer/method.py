@@ -28,6 +28,7 @@ from mien_models.contract import (
 from mien_models.layers.clip_random import clip_uniform
 from mien_models.layers.ema_teacher import EmaTeacher
 from mien_models.layers.pixel_input import PixelInput
+from mien_models.layers.pretrained import load_trunk
 from mien_models.layers.worker_sums import num_workers
 from mien_models.rdfer.agreement import agreement, window_frames
 from mien_models.rdfer.config import AgreementConfig, RdferConfig
@@ -40,7 +41,6 @@ from mien_models.rdfer.losses import (
     soft_cross_entropy,
 )
 from mien_models.rdfer.model import NetworkOutput, RdferNetwork
-from mien_models.rdfer.trunks import load_trunk
 
 _LOOK_JITTER = 1000
 """Stream of ``clip_uniform`` of the first epoch's looks; the network's own are far below."""

@@ -5,15 +5,12 @@ Shape legend: N pictures (clips times frames), C channels, H W pixels, U frames 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien_models.layers.merged_batch_norm import MergedBatchNorm2d, merge_batch_norms
-from mien_models.layers.pretrained import check_tensors, without
 from mien_models.rdfer.config import TrunkConfig
 
 
@@ -124,19 +121,3 @@ def _shift_residual_branches(trunk: nn.Module, config: TrunkConfig, segment: int
         )
     for block in blocks:
         block.conv1.register_forward_pre_hook(ShiftBefore(segment, config.shift_share))
-
-
-def load_trunk(trunk: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Puts published weights (ImageNet's, of timm or torchvision) into a trunk.
-
-    A classifier among them is left out.
-
-    Raises:
-        WeightsMismatchError: they don't fit; lists what doesn't.
-    """
-    kept = without(tensors, lambda key: key.startswith(("fc.", "classifier.", "head.fc.")))
-    expected = {key: tuple(tensor.shape) for key, tensor in trunk.state_dict().items()}
-    counters = {key for key in expected if key.endswith("num_batches_tracked")}
-    kept = {**{key: torch.zeros((), dtype=torch.int64) for key in counters}, **kept}
-    check_tensors(kept, expected, f"a {name} trunk")
-    trunk.load_state_dict(kept)

@@ -10,6 +10,7 @@ import torch
 
 from mien.seeds import seed_torch
 from mien.stream.source import ClipSource
+from mien.train.launch import load_given_weights
 from mien.train.stage_run import StageRun
 from mien.train.world import World, choose_device, choose_precision
 from mien_jobs.caching import read_cached
@@ -33,6 +34,7 @@ def _lines(run: PreparedRun) -> Iterator[str]:
     world = World(device=choose_device(plan.device))
     seed_torch(plan.seed, "build")
     method = run.job.build_method()
+    load_given_weights(method, run.job)
     source = ClipSource(
         run.data.manifest,
         run.data.split,

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 from torch import Tensor
 
 from mien.clips.labels import KNOWN_LABEL_SETS, LabelSet
@@ -109,6 +108,9 @@ def import_trunk(file: Path, name: str, out: str) -> str:
         WeightsError: not that network's weights; lists what does not match.
         ValueError: timm has no network of that name.
     """
+    # Not on top: importing it takes seconds, and it needs what `mien_models` does for torchvision.
+    import timm
+
     if not timm.is_model(name):
         near = nearest(name, timm.list_models())
         raise ValueError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,18 @@ def test_a_part_cut_short_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(WeightsError, match="no whole safetensors file"):
         read_part(str(out))
+
+
+def test_the_verb_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Other tests may have imported what needs help on machines with CUDA builds of torchvision."""
+    torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "r.pth")
+    command = [sys.executable, "-m", "mien_jobs.cli", "weights", "import", "r.pth"]
+    command += ["--as", "timm:resnet10t", "--out", "r.safetensors"]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.safetensors").exists()
 
 
 def test_a_trunk_is_imported_without_its_classifier(

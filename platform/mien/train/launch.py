@@ -94,7 +94,7 @@ def run_worker(
     torch.set_num_threads(plan.threads_per_worker or max(1, (os.cpu_count() or 1) // world.size))
     seed_torch(plan.seed, "build")
     method = job.build_method()
-    job = replace(job, package=_load_pretrained(method, job))
+    job = replace(job, package=load_given_weights(method, job))
     source = ClipSource(
         job.manifest,
         job.split,
@@ -123,7 +123,7 @@ def run_worker(
     return result
 
 
-def _load_pretrained(method: Method, job: TrainJob) -> PackageInfo:
+def load_given_weights(method: Method, job: TrainJob) -> PackageInfo:
     """Puts the given weights into the method; returns the package's info with their papers.
 
     Raises:

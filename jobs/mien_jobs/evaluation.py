@@ -30,7 +30,7 @@ from mien.train.plan import TrainPlan
 from mien.train.validate import Change, PredictedClips, as_given, gather_predictions
 from mien.train.world import World, choose_device, choose_precision
 from mien_jobs.data import RunData
-from mien_models.contract import ClipBatch, Method, StreamSpec
+from mien_models.contract import ClipBatch, Method, StreamSpec, without_audio, without_video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,28 +40,6 @@ class Evaluation:
     predictions: Predictions
     scorecard: Scorecard
     quarantine: Quarantine
-
-
-def without_audio(batch: ClipBatch) -> ClipBatch:
-    """The batch as if no clip had sound."""
-    audio = None if batch.audio_BFM is None else torch.zeros_like(batch.audio_BFM)
-    return dataclasses.replace(
-        batch,
-        audio_BFM=audio,
-        audio_frames_B=torch.zeros_like(batch.audio_frames_B),
-        has_audio_B=torch.zeros_like(batch.has_audio_B),
-    )
-
-
-def without_video(batch: ClipBatch) -> ClipBatch:
-    """The batch as if no frame showed a face."""
-    view = batch.views[0]
-    blank = dataclasses.replace(
-        view,
-        video_BTCHW=torch.zeros_like(view.video_BTCHW),
-        has_face_BT=torch.zeros_like(view.has_face_BT),
-    )
-    return dataclasses.replace(batch, views=(blank, *batch.views[1:]))
 
 
 def conditions(stream: StreamSpec) -> dict[str, Change]:

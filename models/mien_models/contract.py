@@ -403,6 +403,28 @@ class Method(nn.Module, ABC):
             raise ValueError(f"{type(self).__name__} keeps no JSON state but got {sorted(state)}")
 
 
+def without_audio(batch: ClipBatch) -> ClipBatch:
+    """The batch as if no clip had sound."""
+    audio = None if batch.audio_BFM is None else torch.zeros_like(batch.audio_BFM)
+    return dataclasses.replace(
+        batch,
+        audio_BFM=audio,
+        audio_frames_B=torch.zeros_like(batch.audio_frames_B),
+        has_audio_B=torch.zeros_like(batch.has_audio_B),
+    )
+
+
+def without_video(batch: ClipBatch) -> ClipBatch:
+    """The batch as if no frame showed a face."""
+    view = batch.views[0]
+    blank = dataclasses.replace(
+        view,
+        video_BTCHW=torch.zeros_like(view.video_BTCHW),
+        has_face_BT=torch.zeros_like(view.has_face_BT),
+    )
+    return dataclasses.replace(batch, views=(blank, *batch.views[1:]))
+
+
 class TensorPredictor(nn.Module):
     """A method's prediction as a function of plain tensors, for export and serving.
 

@@ -6,7 +6,6 @@ L blocks with an exchange.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien_models.contract import ClipBatch
+from mien_models.contract import ClipBatch, without_audio, without_video
 from mien_models.mma_dfer.method import MmaDfer
 from mien_models.mma_dfer.model import MmaDferNetwork, TemporalBlock
 
@@ -74,8 +73,8 @@ def explain(method: MmaDfer, batch: ClipBatch, class_B: Tensor | None = None) ->
     patches = slice(1, 1 + rows * columns)
     return Readout(
         class_B=class_B,
-        audio_effect_B=_effect(method, batch, class_B, _without_audio),
-        video_effect_B=_effect(method, batch, class_B, _without_video),
+        audio_effect_B=_effect(method, batch, class_B, without_audio),
+        video_effect_B=_effect(method, batch, class_B, without_video),
         exchange_LM=torch.tensor([seen["exchange"][index] for index in sorted(seen["exchange"])]),
         frame_share_BT=_frame_share(temporal, seen["temporal"]),
         attention_BTRC=as_grid(_cls_attention(last.attn, seen["normed"])[:, patches]),
@@ -168,21 +167,3 @@ def _effect(
         return log_probabilities_BK.gather(1, class_B[:, None])[:, 0]
 
     return log_probability(batch) - log_probability(without(batch))
-
-
-def _without_audio(batch: ClipBatch) -> ClipBatch:
-    return dataclasses.replace(
-        batch,
-        audio_frames_B=torch.zeros_like(batch.audio_frames_B),
-        has_audio_B=torch.zeros_like(batch.has_audio_B),
-    )
-
-
-def _without_video(batch: ClipBatch) -> ClipBatch:
-    view = batch.views[0]
-    blank = dataclasses.replace(
-        view,
-        video_BTCHW=torch.zeros_like(view.video_BTCHW),
-        has_face_BT=torch.zeros_like(view.has_face_BT),
-    )
-    return dataclasses.replace(batch, views=(blank, *batch.views[1:]))

@@ -237,6 +237,7 @@ def _check_fields(cls: type[PackageInfo], data: Mapping[str, Any]) -> None:
 def _write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file(_storable(tensors), path)
+        path.chmod(0o644)  # safetensors makes files that nobody else may read
     except SafetensorError as error:
         raise OSError(f"can't write the weights to {path.parent.parent}: {error}") from error
 

@@ -172,10 +172,12 @@ def test_the_face_stays_and_everything_else_is_gone(
             for column in range((left // 40 + 1) * 40, WIDTH - 40, 40)
         ]
         assert max(cell.std(axis=(0, 1)).max() for cell in cells) < 4
-    crops = [align_clip(c.frames_THWC, size_px=64, detector=detector) for c in (before, after)]
-    difference = np.abs(crops[0].crops_TSSC.astype(int) - crops[1].crops_TSSC)
-    assert difference.mean() < 6  # two rounds of H.264
-    assert difference[:, :4].mean() < 12  # and no mosaic at the border
+        # The face's own pixels: 3 after two rounds of H.264, 11 if two pixels off, 26 if hidden.
+        (x, y), margin = PERSON, SIDE // 6
+        inner = np.s_[
+            y + margin : y + SIDE - margin, x + number + margin : x + number + SIDE - margin
+        ]
+        assert np.abs(old[inner].astype(int) - new[inner]).mean() < 5
 
 
 def test_crops_show_the_face_alone(

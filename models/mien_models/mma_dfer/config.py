@@ -7,6 +7,7 @@ from typing import Literal
 
 from mien_models.contract import AudioSpec, Augmentation, OptimPlan
 from mien_models.layers.patch_encoder import EncoderConfig, PatchGrid
+from mien_models.layers.pixel_input import InputScale
 
 FusionOperator = Literal["mean", "cls", "per_frame_mean", "one_way"]
 FusedBlocks = Literal["all", "last_half", "every_second", "none"]
@@ -135,7 +136,7 @@ class MmaDferConfig:
     align_faces: bool = False
     """False: the clips already are face crops, as DFEW and MAFW are published."""
     augmentation: Augmentation | None = None
-    input_scale: Literal["unit", "imagenet", "frame"] = "unit"
+    input_scale: InputScale = "unit"
     """``unit``: pixels in [0, 1]. ``imagenet``: also less ImageNet's mean, by its deviation.
     ``frame``: less each frame's own mean, by its deviation, which takes the light out."""
     motion_gain: float | None = None

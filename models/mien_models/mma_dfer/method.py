@@ -27,6 +27,7 @@ from mien_models.contract import (
 )
 from mien_models.layers.clip_random import clip_uniform
 from mien_models.layers.patch_encoder import PatchEncoder, start_as_identity
+from mien_models.layers.pixel_input import PixelInput
 from mien_models.layers.vit_weights import load_vit
 from mien_models.mma_dfer.config import AutoencoderConfig, MmaDferConfig
 from mien_models.mma_dfer.fusion import Presence
@@ -34,8 +35,6 @@ from mien_models.mma_dfer.losses import classification_loss
 from mien_models.mma_dfer.model import MmaDferNetwork
 from mien_models.mma_dfer.pretraining import EncoderPretraining, pretraining_loss
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 _VIDEO_MASK, _AUDIO_MASK, _DROPPED_MODALITY = range(3)
 """Streams of ``clip_uniform``."""
 _NO_DECAY = ("*gate", "*norm*", "*bias", "*prompt*", "*positions", "*cls_token", "*missing*")
@@ -58,8 +57,6 @@ class MmaDfer(Method):
         ValueError: no class, or ``config.class_weights`` has another length.
     """
 
-    pixel_mean_C11: Tensor
-    pixel_std_C11: Tensor
     class_weights_K: Tensor | None
 
     def __init__(self, config: MmaDferConfig, classes: tuple[str, ...]) -> None:
@@ -74,11 +71,9 @@ class MmaDfer(Method):
         self.classes = tuple(classes)
         self.network = MmaDferNetwork(config, len(classes))
         self.pretraining = nn.ModuleDict()
-        is_scaled = config.input_scale == "imagenet"
-        mean = _IMAGENET_MEAN if is_scaled else (0.0, 0.0, 0.0)
-        std = _IMAGENET_STD if is_scaled else (1.0, 1.0, 1.0)
-        for name, values in (("pixel_mean_C11", mean), ("pixel_std_C11", std)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+        self.pixels = PixelInput(
+            config.input_scale, border_px=config.border_px, motion_gain=config.motion_gain
+        )
         weights_K = None if weights is None else torch.tensor(weights)
         self.register_buffer("class_weights_K", weights_K, persistent=False)
 
@@ -128,7 +123,7 @@ class MmaDfer(Method):
                 settings,
                 mask_ratio=ratio,
                 num_classes=len(self.classes),
-            ).to(self.pixel_mean_C11.device)
+            ).to(self.pixels.mean_C11.device)
 
     def _autoencoder_stage(self, settings: AutoencoderConfig) -> Stage:
         view = ViewSpec(
@@ -267,25 +262,9 @@ class MmaDfer(Method):
         return Prediction(logits_BK=output.logits_BK, features_BD=output.features_BD)
 
     def _pixels(self, batch: ClipBatch) -> Tensor:
-        border, size = self.config.border_px, batch.video_BTCHW.shape[-2:]
-        seen = batch.video_BTCHW[..., border : size[0] - border, border : size[1] - border]
-        frames_BTCHW = self._scale(seen.float() / 255.0)
-        if self.config.motion_gain is None:
-            return frames_BTCHW
-        face_BT111 = batch.views[0].has_face_BT.float()[..., None, None, None]
-        total_B1CHW = (face_BT111 * frames_BTCHW).sum(dim=1, keepdim=True)
-        mean_B1CHW = total_B1CHW / face_BT111.sum(dim=1, keepdim=True).clamp(min=1.0)
-        motion_BTCHW = self.config.motion_gain * (frames_BTCHW - mean_B1CHW)
-        return torch.cat([frames_BTCHW, motion_BTCHW], dim=2)
-
-    def _scale(self, unit_BTCHW: Tensor) -> Tensor:
-        """Pixels in [0, 1], scaled as configured."""
-        if self.config.input_scale == "frame":
-            mean_BT111 = unit_BTCHW.mean(dim=(2, 3, 4), keepdim=True)
-            # A frame of one colour stays 0; 0.05 is well below the contrast of a dark picture.
-            std_BT111 = unit_BTCHW.std(dim=(2, 3, 4), keepdim=True) + 0.05
-            return (unit_BTCHW - mean_BT111) / std_BT111
-        return (unit_BTCHW - self.pixel_mean_C11) / self.pixel_std_C11
+        view = batch.views[0]
+        pixels: Tensor = self.pixels(view.video_BTCHW, view.has_face_BT)
+        return pixels
 
     def _spectrogram(self, batch: ClipBatch) -> Tensor:
         """[B, F, M], with the configured filling where there is no sound."""

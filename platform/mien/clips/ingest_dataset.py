@@ -63,14 +63,7 @@ def ingest_dataset(
         infos, damaged = _probed(table.filter(pa.array(kept)), num_threads, progress)
         left_out |= _damaged(table, damaged, left_out)
     kept = _kept(table, left_out)
-    rejected = {
-        row: Rejected(
-            path=storage.relative_to(table["uri"][row].as_py(), tree.root),
-            reason=reason,
-            message=message,
-        )
-        for row, (reason, message) in left_out.items()
-    }
+    rejected = _rejected(table, left_out, tree)
     rows, notes = _with_facts(table.filter(pa.array(kept)), infos, reader)
     everything = [*reading.rejected, *rejected.values()]
     return IngestReport(
@@ -91,6 +84,18 @@ def ingest_dataset(
 
 _Why = tuple[str, str]
 """Reason and message."""
+
+
+def _rejected(table: pa.Table, left_out: Mapping[int, _Why], tree: Tree) -> dict[int, Rejected]:
+    """The rows that are left out, as the report lists them."""
+    return {
+        row: Rejected(
+            path=storage.relative_to(table["uri"][row].as_py(), tree.root),
+            reason=reason,
+            message=message,
+        )
+        for row, (reason, message) in left_out.items()
+    }
 
 
 def _reader(name: str, window_frames: int | None) -> Reader:

@@ -27,6 +27,7 @@ from mien.media.errors import ClipError
 from mien.media.faces import Face, FaceDetector, follow_face
 from mien.media.image_folder import DEFAULT_FPS, list_pictures, read_picture
 from mien.media.packets import video_stream
+from mien.media.pictures import quarter_turns
 from mien.media.storage import absolute, explained, file_system, is_folder, is_remote
 
 Picture = NDArray[np.uint8]
@@ -156,8 +157,8 @@ def _film(container: Any, location: str) -> Iterator[tuple[float, Picture]]:
 def _upright(frame: Any) -> Picture:
     # threads=1: swscale would otherwise start threads of its own for every frame.
     picture: Picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
+    turns = quarter_turns(frame)
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """The methods of Mien: five published facial-expression methods in plain PyTorch.
 
-Nothing here knows Ray, MLflow or a file system. A method is a folder; ``contract.py`` says what a
+Nothing here knows Ray, MLflow or a file system. A method is a folder; ``contract/`` says what a
 method is. Start there.
 """
 

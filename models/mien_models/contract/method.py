@@ -1,0 +1,120 @@
+"""A method: an ``nn.Module`` whose ``forward`` is the training step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from mien_models.contract.batch import ClipBatch, plain_batch
+from mien_models.contract.stages import EpochNotes, Progress, Range, Stage, StepOutput
+from mien_models.contract.streams import StreamSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a method says about a batch of clips."""
+
+    logits_BK: Tensor
+    features_BD: Tensor
+
+
+Scan = Callable[[StreamSpec], Iterable[ClipBatch]]
+"""Iterates this worker's share of a stream once, without augmentation or gradient."""
+
+
+JsonState = dict[str, Any]
+
+
+class Method(nn.Module, ABC):
+    """A method: an ``nn.Module`` whose ``forward`` is the training step.
+
+    State lives in parameters and buffers, or in :meth:`json_state` when it is keyed by clip id;
+    both are in the checkpoint. Sub-classes take ``(config, classes)``.
+
+    Attributes:
+        classes: names of the classes in the order of the logits.
+    """
+
+    classes: tuple[str, ...]
+
+    @abstractmethod
+    def stage(self, index: int) -> Stage | None:
+        """The stage with this index, asked for when it starts; None when there is none."""
+
+    def begin_stage(self, index: int) -> None:
+        """Changes the network before optimiser and DDP are built (a wider head)."""
+
+    @abstractmethod
+    def forward(self, batches: Mapping[str, ClipBatch], progress: Progress) -> StepOutput:
+        """Forward pass and losses of the current stage."""
+
+    def after_step(self) -> None:
+        """Called after each optimiser step (EMA teachers, queues)."""
+
+    def end_epoch(self, scan: Scan) -> EpochNotes | None:
+        """Called on every worker after each epoch (thresholds, agreement); may use collectives."""
+        return None
+
+    def end_stage(self, scan: Scan) -> None:
+        """Called on every worker after a stage (exemplars)."""
+
+    @abstractmethod
+    def predict(self, batch: ClipBatch) -> Prediction:
+        """Logits and features of a batch, in evaluation mode; first view only."""
+
+    @abstractmethod
+    def prediction_stream(self) -> StreamSpec:
+        """How a clip has to look for :meth:`predict`: size, frames, audio. Filters are ignored."""
+
+    def pretrained_parts(self) -> tuple[str, ...]:
+        """Parts of the network that training takes as given: it needs weights for each of them."""
+        return ()
+
+    def load_pretrained(self, part: str, tensors: Mapping[str, Tensor]) -> None:
+        """Puts weights that others trained, under the names they published, into a part.
+
+        Raises:
+            ValueError: there is no such part, or the weights don't fit (lists what doesn't).
+        """
+        raise ValueError(f"{type(self).__name__} takes no pretrained weights, got some for {part}")
+
+    @classmethod
+    @abstractmethod
+    def search_space(cls) -> Mapping[str, Range]:
+        """Settings worth tuning, by dotted name inside the method's configuration."""
+
+    def json_state(self) -> JsonState:
+        """State that is not a tensor, as JSON values (keyed by clip id, never by position)."""
+        return {}
+
+    def load_json_state(self, state: JsonState) -> None:
+        """Restores :meth:`json_state`; called before the stages are begun again."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no JSON state but got {sorted(state)}")
+
+
+class TensorPredictor(nn.Module):
+    """A method's prediction as a function of plain tensors, for export and serving.
+
+    Inputs: ``video_BTCHW`` uint8, and for methods with audio ``audio_BFM`` float32,
+    ``audio_frames_B`` int64 and ``has_audio_B`` bool. Output: ``logits_BK``.
+    """
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(
+        self,
+        video_BTCHW: Tensor,
+        audio_BFM: Tensor | None = None,
+        audio_frames_B: Tensor | None = None,
+        has_audio_B: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B, K] of a batch of clips."""
+        batch = plain_batch(video_BTCHW, audio_BFM, audio_frames_B, has_audio_B)
+        return self.method.predict(batch).logits_BK

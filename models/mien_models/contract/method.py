@@ -20,6 +20,13 @@ class Prediction:
 
     logits_BK: Tensor
     features_BD: Tensor
+    frame_features_BTD: Tensor | None = None
+    """float32 [B, T, D]: features of the first view's frames, of methods that have them."""
+    action_unit_logits_BTU: Tensor | None = None
+    """float32 [B, T, U]: logits that a unit is present in a frame of the first view; the sigmoid
+    is the probability. The columns are ``Method.action_units``."""
+    action_unit_intensity_BTU: Tensor | None = None
+    """float32 [B, T, U]: intensities in FACS steps, 0 to 5, where the method was asked for them."""
 
 
 Scan = Callable[[StreamSpec], Iterable[ClipBatch]]
@@ -37,9 +44,12 @@ class Method(nn.Module, ABC):
 
     Attributes:
         classes: names of the classes in the order of the logits.
+        action_units: names (``"AU12"``) of the units that ``predict`` tells of, in order; none for
+            most methods.
     """
 
     classes: tuple[str, ...]
+    action_units: tuple[str, ...] = ()
 
     @abstractmethod
     def stage(self, index: int) -> Stage | None:

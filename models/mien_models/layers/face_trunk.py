@@ -1,0 +1,77 @@
+"""What makes features of single frames, and of a clip from those of its frames.
+
+Shape legend: B clips, T frames, N pictures (clips x frames), C channels, H W pixels, D features.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class ConvTrunk(nn.Module):
+    """Convolutions with batch norm; every stage halves the side. [N, C, H, W] to [N, D].
+
+    Args:
+        in_channels: C.
+        widths: channels of the stages.
+        grid: features are read from so many places by as many.
+        dim: D.
+    """
+
+    def __init__(self, in_channels: int, *, widths: Sequence[int], grid: int, dim: int) -> None:
+        super().__init__()
+        self.num_features = dim
+        stages: list[nn.Module] = []
+        channels = in_channels
+        for width in widths:
+            stages += [
+                nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            channels = width
+        self.stages = nn.Sequential(*stages)
+        self.places = nn.AdaptiveAvgPool2d(grid)
+        self.project = nn.Linear(channels * grid**2, dim)
+
+    def forward(self, frames_NCHW: Tensor) -> Tensor:
+        """Features [N, D]."""
+        features_ND: Tensor = self.project(self.places(self.stages(frames_NCHW)).flatten(1)).relu()
+        return features_ND
+
+
+def timm_trunk(name: str, side_px: int, *, pooling: str = "") -> nn.Module:
+    """An untrained network of timm without its classifier, for pictures of this side.
+
+    Args:
+        name: timm's.
+        side_px: of the square pictures.
+        pooling: timm's ``global_pool`` (``avg``, ``max``); empty: the model's own.
+
+    Raises:
+        ValueError: timm has no model of this name.
+    """
+    # Imported late: timm's registry takes seconds, and listing methods does not need it.
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ", such as resnet50"
+        raise ValueError(f"trunk.name={name!r} is neither `conv` nor a model of timm{hint}")
+    # Vision transformers are built for one size; convolutions take any.
+    is_fixed = timm.get_pretrained_cfg(name).fixed_input_size
+    options: dict[str, int | str] = {"img_size": side_px} if is_fixed else {}
+    if pooling:
+        options["global_pool"] = pooling
+    trunk: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    return trunk
+
+
+def mean_of_faces(values_BT: Tensor, has_face_BT: Tensor) -> Tensor:
+    """Mean over the frames with a face, of any values [B, T, ...]; 0 where there is none."""
+    weight_BT = has_face_BT.to(values_BT.dtype)
+    weight_BT = weight_BT / weight_BT.sum(dim=1, keepdim=True).clamp(min=1.0)
+    return (values_BT * weight_BT.reshape(*weight_BT.shape, *[1] * (values_BT.ndim - 2))).sum(dim=1)

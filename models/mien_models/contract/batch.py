@@ -51,6 +51,10 @@ class ClipBatch:
     depend on the number of workers."""
     action_units_BTU: Tensor | None = None
     """float32 [B, T, U]: intensities of the first view's frames, NaN where not coded."""
+    true_label_B: Tensor | None = None
+    """int64 [B]: the class that the manifest's column ``true_label`` knows beside the label
+    (planted, or withheld for a test), ``UNLABELLED`` where it knows none. For monitors alone:
+    nothing that trains or decides may read it."""
 
     @property
     def video_BTCHW(self) -> Tensor:

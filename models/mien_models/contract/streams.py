@@ -99,6 +99,8 @@ class StreamSpec:
     audio: AudioSpec | None = None
     action_units: tuple[str, ...] = ()
     """Units (``"AU12"``) whose intensities are wanted at the first view's frames."""
+    with_true_label: bool = False
+    """Whether ``ClipBatch.true_label_B`` is wanted (the manifest's column ``true_label``)."""
 
     def __post_init__(self) -> None:
         for index, view in enumerate(self.views):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mien_models.contract import (
+    UNLABELLED,
     Augmentation,
     ClipBatch,
     EpochNotes,
@@ -163,6 +164,7 @@ class Dtm(Method):
             sampler="plain",
             batch_size=config.unlabelled_ratio * config.batch_size,
             views=views,
+            with_true_label=True,
         )
 
     def _view(self, augmentation: Augmentation) -> ViewSpec:
@@ -223,7 +225,7 @@ class Dtm(Method):
             accepted_U=verdict.accepted_U & allowed_U,
             weight_U=verdict.weight_U * allowed_U,
         )
-        self.monitor.observe(verdict, unlabelled.label_B, known)
+        self.monitor.observe(verdict, _truth(unlabelled), known)
         return PseudoLabels(probability_UK=probability_UK, verdict=verdict)
 
     def _teach(self, views: tuple[View, ...]) -> list[Reading]:
@@ -354,6 +356,13 @@ class Dtm(Method):
             "strong.rand_augment_magnitude": Range(kind="int", low=5, high=10),
             "optim.lr": Range(kind="log_uniform", low=3e-5, high=3e-3),
         }
+
+
+def _truth(batch: ClipBatch) -> Tensor:
+    """What is known of the classes of unlabelled clips, for the monitor alone; int64 [U]."""
+    if batch.true_label_B is None:
+        return batch.label_B
+    return torch.where(batch.true_label_B == UNLABELLED, batch.label_B, batch.true_label_B)
 
 
 def _read(network: torch.nn.Module, views: tuple[View, ...]) -> list[Reading]:

@@ -36,6 +36,7 @@ def collate(rows: Sequence[Row], spec: StreamSpec) -> ClipBatch:
         subject_B=_numbers(rows, "subject"),
         seed_B=_numbers(rows, "seed"),
         action_units_BTU=_stack(rows, "action_units") if spec.action_units else None,
+        true_label_B=_numbers(rows, "true_label") if spec.with_true_label else None,
     )
 
 

@@ -33,6 +33,8 @@ class ClipRequest:
     """hash(run seed, epoch, clip id)."""
     action_units: Mapping[str, Sequence[float]] | None = None
     """Intensities of each frame of the clip, by unit."""
+    true_label: int = UNLABELLED
+    """Index of what the manifest's column ``true_label`` knows."""
     plan: LoadPlan = DEFAULT
 
 
@@ -56,6 +58,8 @@ def load_clip(request: ClipRequest) -> Row:
     row |= _audio(request, clip)
     if request.spec.action_units:
         row["action_units"] = _action_units(request, chosen[0], clip.num_frames)
+    if request.spec.with_true_label:
+        row["true_label"] = request.true_label
     return row
 
 

@@ -193,6 +193,8 @@ def absent_row(request: ClipRequest) -> Row:
     if spec.action_units:
         shape = (spec.views[0].num_frames, len(spec.action_units))
         row["action_units"] = np.full(shape, np.nan, dtype=np.float32)
+    if spec.with_true_label:
+        row["true_label"] = -1
     return row
 
 

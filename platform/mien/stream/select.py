@@ -15,7 +15,11 @@ from mien.clips.splits import Split
 from mien.seeds import derive_seed
 from mien.stream.load import ClipRequest
 from mien.stream.plan import LoadPlan
-from mien_models.contract import StreamSpec
+from mien_models.contract import UNLABELLED, StreamSpec
+
+TRUE_LABEL = "true_label"
+"""Column of a class that is known beside the label: what a planted wrong label should have been,
+or what was withheld for a test."""
 
 
 class StreamClips:
@@ -30,6 +34,11 @@ class StreamClips:
         """A number for each clip's person, the same in every stream; -1 where unknown."""
         self.sources = _numbers(table["source"], derive_seed)
         """A number for what each clip was cut from; -1 where unknown."""
+        self.true_labels = np.full(len(manifest), UNLABELLED, dtype=np.int64)
+        """Class index of each clip's ``true_label``, -1 where it has none or another class."""
+        if TRUE_LABEL in table.column_names:
+            known = dict(zip(label_set.classes, range(len(label_set)), strict=True))
+            self.true_labels = _numbers(table[TRUE_LABEL], lambda name: known.get(name, -1))
 
     def __len__(self) -> int:
         return len(self._manifest)
@@ -53,6 +62,7 @@ class StreamClips:
             subject=int(self.subjects[clip]),
             seed=seed,
             plan=plan,
+            true_label=int(self.true_labels[clip]),
             action_units=self._action_units(clip) if spec.action_units else None,
         )
 
@@ -84,6 +94,8 @@ def select_clips(
     kept = manifest.filter(keep)
     # Only what loading needs: the clips travel to every process that decodes.
     columns = [*REF_COLUMNS, *(["action_units"] if spec.action_units else [])]
+    if spec.with_true_label and TRUE_LABEL in kept.table.column_names:
+        columns.append(TRUE_LABEL)
     kept = Manifest(kept.table.select(columns), base=kept.base)
     return StreamClips(kept, label_set)
 

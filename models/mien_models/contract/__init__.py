@@ -43,6 +43,7 @@ from mien_models.contract.stages import (
     Progress,
     Range,
     Stage,
+    StageReport,
     StepOutput,
 )
 from mien_models.contract.streams import (
@@ -66,6 +67,7 @@ __all__ = [
     "Range",
     "Scan",
     "Stage",
+    "StageReport",
     "StepOutput",
     "StreamSpec",
     "TensorPredictor",

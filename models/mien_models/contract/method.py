@@ -10,7 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from mien_models.contract.batch import ClipBatch, plain_batch
-from mien_models.contract.stages import EpochNotes, Progress, Range, Stage, StepOutput
+from mien_models.contract.stages import (
+    EpochNotes,
+    Progress,
+    Range,
+    Stage,
+    StageReport,
+    StepOutput,
+)
 from mien_models.contract.streams import StreamSpec
 
 
@@ -69,8 +76,9 @@ class Method(nn.Module, ABC):
         """Called on every worker after each epoch (thresholds, agreement); may use collectives."""
         return None
 
-    def end_stage(self, scan: Scan) -> None:
-        """Called on every worker after a stage (exemplars)."""
+    def end_stage(self, scan: Scan) -> EpochNotes | None:
+        """Called on every worker after a stage (exemplars); may use collectives."""
+        return None
 
     @abstractmethod
     def predict(self, batch: ClipBatch) -> Prediction:
@@ -96,6 +104,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def search_space(cls) -> Mapping[str, Range]:
         """Settings worth tuning, by dotted name inside the method's configuration."""
+
+    def stage_reports(self) -> tuple[StageReport, ...]:
+        """Of each stage that ended, for methods that learn classes one after another."""
+        return ()
 
     def json_state(self) -> JsonState:
         """State that is not a tensor, as JSON values (keyed by clip id, never by position)."""

@@ -90,6 +90,18 @@ class EpochNotes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StageReport:
+    """How well the classes learnt so far were told apart when a stage ended."""
+
+    stage: str
+    new_classes: tuple[str, ...]
+    """What the stage learnt."""
+    confusions: Mapping[str, tuple[tuple[int, ...], ...]]
+    """By split, [S, S] clips by true class (row) and predicted class (column), for the S classes
+    learnt so far in the order in which they were learnt. Nothing is chosen by them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
     """What is worth trying for one setting."""
 
@@ -97,3 +109,6 @@ class Range:
     low: float | None = None
     high: float | None = None
     choices: tuple[Any, ...] = ()
+    only_if: tuple[str, tuple[Any, ...]] | None = None
+    """Another searched setting and its values under which this one matters; it is drawn only
+    then, and keeps the recipe's value otherwise. None: always."""

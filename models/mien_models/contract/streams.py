@@ -83,6 +83,9 @@ class StreamSpec:
     """Only clips of these classes (names)."""
     clip_ids: tuple[str, ...] | None = None
     """Only these clips (replay exemplars); the other filters still hold."""
+    clip_share: float = 1.0
+    """Only so large a share of what passes the other filters (at least one clip), chosen by a hash
+    of the clip id: a smaller share is part of a larger one."""
     sampler: Literal["plain", "class_uniform"] = "plain"
     """``plain``: a permutation an epoch. ``class_uniform``: a class uniformly, then a clip."""
     subject_cap: int | None = None
@@ -109,6 +112,8 @@ class StreamSpec:
                 raise ValueError(f"views[{index}].same_frames_as={other} must name an earlier view")
         if self.batch_size < 1 or self.image_size_px < 1 or not self.views:
             raise ValueError("a stream needs batch_size >= 1, image_size_px >= 1 and a view")
+        if not 0.0 < self.clip_share <= 1.0:
+            raise ValueError(f"clip_share={self.clip_share} must lie in (0, 1]")
         self._check_clips_per_source()
 
     def _check_clips_per_source(self) -> None:

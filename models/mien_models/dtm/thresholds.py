@@ -13,15 +13,18 @@ import math
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from mien_models.contract import UNLABELLED, JsonState
 from mien_models.dtm.config import ThresholdConfig
-from mien_models.layers.worker_sums import gather_rows, num_workers, sum_over_workers
+from mien_models.layers.worker_sums import (
+    gather_objects,
+    gather_rows,
+    num_workers,
+    sum_over_workers,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,7 +215,7 @@ class FlexMatch(ThresholdRule):
         """Judges by what was learnt before this batch, then remembers it."""
         verdict = super().judge(probability_UK, clip_ids)
         sure_U = torch.where(verdict.confidence_U >= self.tau, verdict.class_U, UNLABELLED)
-        self._remember(_gather_objects(list(zip(clip_ids, sure_U.tolist(), strict=True))))
+        self._remember(gather_objects(list(zip(clip_ids, sure_U.tolist(), strict=True))))
         num_unused = len(self._last) - float(self.sure_K.sum())
         most = max(float(self.sure_K.max()), num_unused, 1.0)
         learnt_K = self.sure_K / most
@@ -318,12 +321,3 @@ def make_rule(config: ThresholdConfig, num_classes: int) -> ThresholdRule:
             return FreeMatch(num_classes, momentum=config.momentum, ceiling=config.free_ceiling)
         case "softmatch":
             return SoftMatch(num_classes, momentum=config.momentum, width=config.soft_width)
-
-
-def _gather_objects(mine: list[Any]) -> list[Any]:
-    """All workers' entries in the order of their ranks."""
-    if num_workers() == 1:
-        return mine
-    parts: list[list[Any]] = [[] for _ in range(num_workers())]
-    dist.all_gather_object(parts, mine)
-    return [entry for part in parts for entry in part]

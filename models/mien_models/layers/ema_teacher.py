@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+
+from mien_models.layers.frozen_copy import FrozenCopy
 
 _RAMP_STEPS = 9.0
 """With a ramp the decay after t updates is (1 + t) / (10 + t) until it reaches its full value."""
 
 
-class EmaTeacher(nn.Module):
+class EmaTeacher(FrozenCopy):
     """A copy of a network that follows it slowly; always in evaluation mode, never trained.
-
-    All its tensors are buffers: frozen parameters would be kept once a stage, buffers are in every
-    checkpoint.
 
     Args:
         student: the network that is followed; copied as it is.
@@ -30,28 +26,11 @@ class EmaTeacher(nn.Module):
     updates: Tensor
 
     def __init__(self, student: nn.Module, *, decay: float, ramp: bool) -> None:
-        super().__init__()
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"a teacher's decay must lie in [0, 1), got {decay}")
+        super().__init__(student)
         self.decay, self.ramp = decay, ramp
-        self.network = copy.deepcopy(student)
-        for module in self.network.modules():
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                delattr(module, name)
-                module.register_buffer(name, parameter.detach().clone())
-        # Recurrent layers also keep a list of their weights, which this makes them gather anew.
-        self.network._apply(lambda tensor: tensor)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.train(False)
-
-    def train(self, mode: bool = True) -> EmaTeacher:
-        """Stays in evaluation mode, whatever is asked."""
-        super().train(False)
-        return self
-
-    def forward(self, *inputs: Any) -> Any:
-        """What the averaged network says."""
-        return self.network(*inputs)
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:

@@ -43,6 +43,15 @@ def gather_rows(rows_BD: Tensor) -> Tensor:
     return sum_over_workers(torch.cat(places))
 
 
+def gather_objects(mine: list[Any]) -> list[Any]:
+    """All workers' entries in the order of their ranks; they may have different numbers of them."""
+    if num_workers() == 1:
+        return mine
+    parts: list[list[Any]] = [[] for _ in range(num_workers())]
+    dist.all_gather_object(parts, mine)
+    return [entry for part in parts for entry in part]
+
+
 class _SumOverWorkers(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

@@ -333,7 +333,9 @@ class _Session:
             self._load_weights(self.store.load_best())
         else:
             run.keep_averaged_weights()
-        self.method.end_stage(self.clips.scan)
+        notes = self.method.end_stage(self.clips.scan)
+        if notes is not None and self.world.is_main:
+            self._tell(run.stage, run.stage.epochs - 1, notes)
         self.position.stage += 1
         self.position.step = 0
         self.position.best = None

@@ -14,7 +14,7 @@ from typing import Literal
 class AudioSpec:
     """The log-mel spectrogram that a method wants of each clip: ``[num_frames, num_mels]``.
 
-    Kaldi filter bank of the clip's sound at 16 kHz, one channel. Shorter sound is padded at the
+    Kaldi filter bank of the clip's sound, one channel. Shorter sound is padded at the
     end with zeros *after* normalisation and the padding is marked by ``ClipBatch.audio_frames_B``.
     """
 
@@ -23,6 +23,10 @@ class AudioSpec:
     span: Literal["start", "whole"] = "start"
     """``start``: later sound is cut. ``whole``: sound that is longer is looked at in larger steps,
     so that all of it is there."""
+    sound: Literal["mono_16k", "native"] = "mono_16k"
+    """``mono_16k``: the mean of the channels at 16 kHz. ``native``: the first channel at the
+    recording's own rate, as MMA-DFER is published; mel bands reach up to half that rate, so they
+    mean other frequencies in other recordings."""
     num_mels: int = 128
     hop_ms: float = 10.0
     mean: float = -4.2677393
@@ -96,6 +100,9 @@ class StreamSpec:
     batch_size: int = 8
     """Clips of one optimiser step over *all* workers."""
     views: tuple[ViewSpec, ...] = (ViewSpec(),)
+    picture_order: Literal["natural", "text"] = "natural"
+    """Of clips that are folders of pictures. ``text``: names compared as text (``frame10`` before
+    ``frame2``), as the released MMA-DFER reads MAFW."""
     image_size_px: int = 224
     align_faces: bool = True
     """Aligned face crops (YuNet, five points); False: the whole picture, resized."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -92,12 +93,22 @@ def select_clips(
         has_label = pc.is_valid(table["label"])
         keep = pc.and_(keep, has_label if spec.labelled else pc.invert(has_label))
     kept = manifest.filter(keep)
+    if spec.clip_share < 1:
+        kept = kept.filter(_share_of(kept.table["clip_id"], spec.clip_share))
     # Only what loading needs: the clips travel to every process that decodes.
     columns = [*REF_COLUMNS, *(["action_units"] if spec.action_units else [])]
     if spec.with_true_label and TRUE_LABEL in kept.table.column_names:
         columns.append(TRUE_LABEL)
     kept = Manifest(kept.table.select(columns), base=kept.base)
     return StreamClips(kept, label_set)
+
+
+def _share_of(clip_ids: pa.ChunkedArray, share: float) -> pa.Array:
+    """Marks the clips with the smallest hashes; a smaller share is part of a larger one."""
+    hashes = np.asarray([derive_seed("clip_share", clip) for clip in clip_ids.to_pylist()])
+    is_chosen = np.zeros(len(hashes), dtype=np.bool_)
+    is_chosen[np.argsort(hashes, kind="stable")[: math.ceil(share * len(hashes))]] = True
+    return pa.array(is_chosen)
 
 
 def _is_in(column: pa.ChunkedArray, wanted: Sequence[str]) -> pa.ChunkedArray:

@@ -16,8 +16,10 @@ from typing import Any, cast
 from mien.infer.package import PackageError, PackageInfo, load_package, restore_method
 from mien_jobs import overrides
 from mien_jobs.recipe import Recipe
-from mien_jobs.recipes import dtm, mma_dfer, rdfer
+from mien_jobs.recipes import clp, dtm, mma_dfer, rdfer
 from mien_jobs.typed_values import nearest
+from mien_models.clp import Clp, ClpConfig
+from mien_models.complex_fer import ComplexFer, ComplexFerConfig
 from mien_models.contract import Method
 from mien_models.dtm import Dtm, DtmConfig
 from mien_models.mma_dfer import MmaDfer, MmaDferConfig
@@ -39,6 +41,13 @@ class MethodEntry:
 
 
 METHODS: Mapping[str, MethodEntry] = {
+    "clp": MethodEntry(
+        method=Clp,
+        config=ClpConfig,
+        recipe=clp.recipe,
+        profiles=tuple(clp.PROFILES),
+        summary="action units: pretrained without labels and without identity, then read out",
+    ),
     "mma_dfer": MethodEntry(
         method=MmaDfer,
         config=MmaDferConfig,
@@ -59,6 +68,13 @@ METHODS: Mapping[str, MethodEntry] = {
         recipe=rdfer.recipe,
         profiles=tuple(rdfer.PROFILES),
         summary="label noise: key re-sampling; agreement tells noisy labels from hard clips",
+    ),
+    "complex_fer": MethodEntry(
+        method=ComplexFer,
+        config=ComplexFerConfig,
+        recipe=complex_fer.recipe,
+        profiles=tuple(complex_fer.PROFILES),
+        summary="continual: compound classes learnt one after another, with a replay memory",
     ),
 }
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 from mien.infer.package import PackageError, PackageInfo, load_package, restore_method
 from mien_jobs import overrides
 from mien_jobs.recipe import Recipe
-from mien_jobs.recipes import clp, dtm, mma_dfer, rdfer
+from mien_jobs.recipes import clp, complex_fer, dtm, mma_dfer, rdfer
 from mien_jobs.typed_values import nearest
 from mien_models.clp import Clp, ClpConfig
 from mien_models.complex_fer import ComplexFer, ComplexFerConfig

@@ -5,21 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from matplotlib.figure import Figure
 
 from mien.evaluate.plots import plot_confusion, plot_recalls
+from mien.evaluate.plots_detail import plot_reliability, plot_slices
 from mien.evaluate.predictions import (
     Predictions,
     join_predictions,
     make_predictions,
     write_predictions,
 )
+from mien.evaluate.report import Report
 from mien.evaluate.scorecard import Scorecard, make_scorecard
+from mien.evaluate.scorecard_report import scorecard_report
+from mien.evaluate.slices import slice_values
 from mien.infer.package import PackageInfo
 from mien.media.storage import join, write_bytes_atomically
 from mien.stream.quarantine import Quarantine
@@ -32,14 +37,33 @@ from mien.train.world import World, choose_device, choose_precision
 from mien_jobs.data import RunData
 from mien_models.contract import ClipBatch, Method, StreamSpec, without_audio, without_video
 
+SplitName = Literal["train", "val", "test", "all"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What an evaluation found."""
 
     predictions: Predictions
+    validation: Predictions | None
+    """What the temperature was fitted on; None without a validation split."""
     scorecard: Scorecard
     quarantine: Quarantine
+
+    @property
+    def report(self) -> Report:
+        """The scorecard for people."""
+        return scorecard_report(self.scorecard)
+
+    def figures(self) -> dict[str, Figure]:
+        """Pictures by name."""
+        card = self.scorecard
+        found = {
+            "confusion": plot_confusion(card),
+            "recall": plot_recalls(card),
+            "calibration": plot_reliability(card, self.predictions),
+        }
+        return found | ({"slices": plot_slices(card)} if card.slices else {})
 
 
 def conditions(stream: StreamSpec) -> dict[str, Change]:
@@ -54,11 +78,14 @@ def evaluate_method(
     info: PackageInfo,
     data: RunData,
     *,
-    which: Literal["train", "val", "test", "all"],
+    which: SplitName,
     plan: TrainPlan,
     use_ray: bool = True,
+    slice_by: Sequence[str] | None = None,
 ) -> Evaluation:
     """Predicts the labelled clips of a split under every condition and scores them.
+
+    The clips of a test split are scored with a temperature that is fitted on the validation split.
 
     Args:
         method: restored from its package.
@@ -67,13 +94,31 @@ def evaluate_method(
         which: the split.
         plan: device, precision and decoding tasks.
         use_ray: decode on Ray Data (Ray must be running), else in this process.
+        slice_by: manifest columns; None: the usual ones that are there.
 
     Raises:
-        ValueError: the split has no labelled clip, or none of them could be decoded.
+        ValueError: the split has no labelled clip, or none of them could be decoded; a column that
+            is not there, or that divides nothing.
     """
+    by_column = slice_values(data.manifest, slice_by)
+    source = open_source(data, info, plan, use_ray=use_ray)
+    predictions = predict_split(method, info, data, source, which=which, plan=plan)
+    validation = None
+    if which == "test" and source.num_clips(_labelled_stream(info, "val")):
+        validation = predict_split(method, info, data, source, which="val", plan=plan)
+    return Evaluation(
+        predictions=predictions,
+        validation=validation,
+        scorecard=make_scorecard(predictions, slice_by=by_column, validation=validation),
+        quarantine=source.quarantine,
+    )
+
+
+def open_source(data: RunData, info: PackageInfo, plan: TrainPlan, *, use_ray: bool) -> ClipSource:
+    """Where a model's clips come from."""
     tasks = plan.decode_tasks * max(1, plan.workers)
     on_ray = RayExecutor(tasks=tasks, cpus_per_task=plan.cpus_per_decode_task)
-    source = ClipSource(
+    return ClipSource(
         data.manifest,
         data.split,
         info.label_set,
@@ -81,20 +126,37 @@ def evaluate_method(
         executor=on_ray if use_ray else in_process,
         plan=data.loading,
     )
-    stream = dataclasses.replace(info.prediction_stream.for_prediction(which), labelled=True)
+
+
+def predict_split(
+    method: Method,
+    info: PackageInfo,
+    data: RunData,
+    source: ClipSource,
+    *,
+    which: SplitName,
+    plan: TrainPlan,
+    changes: Mapping[str, Change] | None = None,
+) -> Predictions:
+    """Predictions of the labelled clips of a split, under each change (None: of the modalities).
+
+    Raises:
+        ValueError: the split has no labelled clip, or none of them could be decoded.
+    """
+    stream = _labelled_stream(info, which)
     if source.num_clips(stream) == 0:
         raise ValueError(
             f"the {which} split has no labelled clip; choose another with --split, or another "
             "manifest with --data"
         )
-    predicted = _predict(method, source.scan(stream), plan, conditions(stream))
+    wanted = changes or conditions(stream)
+    predicted = _predict(method, source.scan(stream), plan, wanted)
     parts = [_as_predictions(name, found, info, data, which) for name, found in predicted.items()]
-    predictions = join_predictions(parts)
-    return Evaluation(
-        predictions=predictions,
-        scorecard=make_scorecard(predictions),
-        quarantine=source.quarantine,
-    )
+    return join_predictions(parts)
+
+
+def _labelled_stream(info: PackageInfo, which: SplitName) -> StreamSpec:
+    return dataclasses.replace(info.prediction_stream.for_prediction(which), labelled=True)
 
 
 def _predict(
@@ -128,12 +190,16 @@ def _as_predictions(
 
 
 def save_evaluation(found: Evaluation, folder: str) -> str:
-    """Writes predictions, scorecard and quarantine; returns where the predictions are."""
+    """Writes predictions, scorecard, page and quarantine; returns where the predictions are."""
     split = found.scorecard.split
     location = join(folder, f"predictions-{split}.parquet")
     write_predictions(location, found.predictions)
+    if found.validation is not None:
+        write_predictions(join(folder, "predictions-val.parquet"), found.validation)
     scorecard = json.dumps(found.scorecard.to_json(), indent=2, default=str).encode()
     write_bytes_atomically(join(folder, f"scorecard-{split}.json"), scorecard)
+    page = found.report.to_html(list(found.figures().values())).encode()
+    write_bytes_atomically(join(folder, f"scorecard-{split}.html"), page)
     if len(found.quarantine):
         found.quarantine.write(join(folder, f"quarantine-{split}.csv"))
     return location
@@ -142,13 +208,15 @@ def save_evaluation(found: Evaluation, folder: str) -> str:
 def track_evaluation(tracker: Tracker, found: Evaluation, *, folder: str, step: int) -> None:
     """Puts figures, tables, pictures and predictions into the run."""
     scorecard = found.scorecard
-    location = save_evaluation(found, folder)
+    save_evaluation(found, folder)
     tracker.log_metrics(scorecard.to_metrics(), step)
     tracker.log_table(f"per_class_{scorecard.split}", scorecard.per_class_rows())
     tracker.log_json(f"scorecard_{scorecard.split}.json", scorecard.to_json())
-    tracker.log_figure(f"confusion_{scorecard.split}.png", plot_confusion(scorecard))
-    tracker.log_figure(f"recall_{scorecard.split}.png", plot_recalls(scorecard))
+    for name, figure in found.figures().items():
+        tracker.log_figure(f"{name}_{scorecard.split}.png", figure)
     with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(temporary) / location.rsplit("/", 1)[-1]
-        write_predictions(str(copy), found.predictions)
-        tracker.log_file(copy, "predictions")
+        save_evaluation(found, temporary)
+        for path in sorted(Path(temporary).iterdir()):
+            folder_of = "predictions" if path.suffix == ".parquet" else ""
+            if path.suffix in (".parquet", ".html"):
+                tracker.log_file(path, folder_of)

@@ -104,6 +104,7 @@ def prepare(recipe: Recipe) -> PreparedRun:
             git_sha=describe_environment()["mien.git_sha"],
         ),
         pretrained=given_weights(recipe, method.pretrained_parts()),
+        cluster=recipe.cluster,
         tracker=TrackerSpec(
             uri=uri,
             experiment=recipe.track.experiment,
@@ -224,7 +225,7 @@ def _finish(run: PreparedRun, fit: FitResult, tracker: Tracker, say: Say) -> Tra
         track_evaluation(tracker, found, folder=run.job.folder, step=fit.steps)
         scorecard = found.scorecard
         say(found.quarantine.summary())
-        say(scorecard.to_markdown())
+        say(found.report.to_markdown())
     tracker.log_metrics({"best_epoch": float(fit.best_epoch or 0)}, fit.steps)
     registered = None
     if run.recipe.track.model and run.job.tracker is not None and run.job.tracker.uri is not None:

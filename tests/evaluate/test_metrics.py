@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien.evaluate.metrics import (
-    bootstrap_interval,
     calibration_error,
     score_classes,
     score_logits,
@@ -87,33 +86,3 @@ def test_order_of_clips_does_not_matter(pairs: list[tuple[int, int]]) -> None:
     recalls = [c.recall for c in forward.per_class if c.recall is not None]
     assert forward.uar == pytest.approx(sum(recalls) / len(recalls))
     assert 0 <= forward.uar <= 1
-
-
-def test_bootstrap_over_people() -> None:
-    """Two people, one all right and one all wrong: draws are 0, 1/2 or 1, at 1/4, 1/2, 1/4."""
-    true = np.array([0, 1, 0, 1])
-    predicted = np.array([0, 1, 1, 0])
-    people = np.array(["ann", "ann", "bob", "bob"])
-    interval = bootstrap_interval(true, predicted, people, num_classes=2)
-    assert (interval.low, interval.high, interval.num_groups) == (0.0, 1.0, 2)
-    narrow = bootstrap_interval(true, predicted, people, num_classes=2, level=0.4, score="war")
-    assert (narrow.low, narrow.high) == (0.5, 0.5)
-
-
-def test_bootstrap_is_seeded_and_narrows() -> None:
-    rng = np.random.default_rng(1)
-    true = rng.integers(0, 3, 3000)
-    predicted = np.where(rng.random(3000) < 0.7, true, (true + 1) % 3)
-    people = np.arange(3000) // 10
-    first = bootstrap_interval(true, predicted, people, num_classes=3, seed=5)
-    assert bootstrap_interval(true, predicted, people, num_classes=3, seed=5) == first
-    # standard error of an accuracy of 0.7 over 3000 clips is 0.0084
-    assert 2 * 1.6 * 0.0084 < first.high - first.low < 2 * 2.4 * 0.0084
-    assert first.low < 0.7 < first.high
-
-
-def test_bootstrap_refuses_one_person() -> None:
-    with pytest.raises(ValueError, match="at least two"):
-        bootstrap_interval(TRUE, PREDICTED, np.zeros(8), num_classes=4)
-    with pytest.raises(ValueError, match="expected 'uar' or 'war'"):
-        bootstrap_interval(TRUE, PREDICTED, np.arange(8), num_classes=4, score="f1")

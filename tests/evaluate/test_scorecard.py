@@ -16,6 +16,7 @@ from mien.evaluate.predictions import (
     make_predictions,
 )
 from mien.evaluate.scorecard import make_scorecard
+from mien.evaluate.scorecard_report import scorecard_report
 
 LABELS = LabelSet(name="three", classes=("joy", "rage", "awe"))
 
@@ -57,7 +58,7 @@ def test_headline_is_the_most_complete_input() -> None:
 
 def test_one_or_unknown_people_give_no_interval() -> None:
     nobody = planted("video", [0] * 6, subject_ids=None)
-    assert make_scorecard(nobody).uar_intervals == {}
+    assert make_scorecard(nobody).intervals == {"video": {}}
 
 
 def test_slices_and_the_worst() -> None:
@@ -73,6 +74,8 @@ def test_slices_and_the_worst() -> None:
     card = make_scorecard(
         predictions, slice_by={"light": {name: light[name[0]] for name in ids}, "age": age}
     )
+    assert card.worst_slice is not None
+    assert card.worst_slice.value == "dark"
     by_name = {(s.column, s.value): (s.num_clips, round(s.war, 3)) for s in card.slices}
     assert by_name["light", "dark"] == (15, 0.667)
     assert by_name["light", "bright"] == (5, 1.0)
@@ -91,19 +94,19 @@ def test_small_slices_are_never_the_worst() -> None:
         planted("video", [1, 0, 0, 1, 1, 0]),
         slice_by={"light": dict(zip("abcde", ["dim", *["bright"] * 4], strict=True))},
     )
+    assert card.worst_slice is None
     assert card.worst_slices == {}
     assert {s.value: s.war for s in card.slices} == {"bright": 1.0, "dim": 0.0}
 
 
 def test_markdown_and_json_hold_the_figures() -> None:
     card = make_scorecard(both(), slice_by={"light": dict.fromkeys("abcde", "dim")})
-    text = card.to_markdown()
-    lines = text.splitlines()
-    assert lines[0].startswith("| input")
-    assert lines[2].split("|")[1:4] == [" video+audio ", " 5     ", " 0.833 "]
+    text = scorecard_report(card).to_markdown()
+    row = next(line for line in text.splitlines() if line.startswith("| video+audio"))
+    assert row.split("|")[1:4] == [" video+audio ", " 5     ", " 0.833 "]
     assert "1 clips without a label are not scored." in text
     assert "No clip shows awe: not part of the UAR." in text
-    assert any("dim" in line and "worst" in line for line in lines)
+    assert any("dim" in line and "too few" in line for line in text.splitlines())
     data = json.loads(json.dumps(card.to_json(), allow_nan=False))
     assert data["scores"]["audio"]["confusion"] == [[1, 2, 0], [0, 1, 1], [0, 0, 0]]
     assert data["label_set"]["classes"] == ["joy", "rage", "awe"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Literal
 
 from mien.clips.manifest import Manifest
 from mien.clips.person_data import usable_clips
 from mien.clips.splits import Split
+from mien.evaluate.slices import USUAL_COLUMNS
 from mien.infer.package import PackageInfo
 from mien.media.storage import absolute
 from mien.track.registry import resolve
@@ -15,11 +15,9 @@ from mien.train.local_ray import ray_session
 from mien.train.plan import TrainPlan
 from mien_jobs.caching import read_cached
 from mien_jobs.data import RunData, load_plan, split_clips, trained_on
-from mien_jobs.evaluation import evaluate_method, save_evaluation
+from mien_jobs.evaluation import SplitName, evaluate_method, save_evaluation
 from mien_jobs.methods import load_method
 from mien_jobs.tracking import tracking_uri
-
-SplitName = Literal["train", "val", "test", "all"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         choices=("train", "val", "test", "all"),
         help="clips to score; default: test on the training's manifest, all on another one",
+    )
+    parser.add_argument(
+        "--slice-by",
+        metavar="COLUMN",
+        nargs="+",
+        help="manifest columns to score separately; default: the usual ones that are there "
+        f"({', '.join(USUAL_COLUMNS)})",
     )
     parser.add_argument("--out", default="evaluation", help="folder or URI for the results")
     parser.add_argument("--registry", default="auto", help="MLflow URI of the registry")
@@ -50,11 +55,12 @@ def run(args: argparse.Namespace) -> int:
     plan = TrainPlan(device=args.device, workers=1)
     data = read_cached(data, trained_on(info), [info.prediction_stream.for_prediction(which)])
     with ray_session(plan):
-        found = evaluate_method(method, info, data, which=which, plan=plan)
+        found = evaluate_method(method, info, data, which=which, plan=plan, slice_by=args.slice_by)
     location = save_evaluation(found, absolute(args.out))
-    print(found.scorecard.to_markdown())
+    print(found.report.to_markdown())
     print(found.quarantine.summary())
     print(f"predictions: {location}")
+    print(f"page with pictures: {absolute(args.out)}/scorecard-{which}.html")
     return 0
 
 

@@ -53,17 +53,6 @@ class ClassificationScores:
     """Classes that no clip has: not part of the UAR."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Interval:
-    """A percentile bootstrap interval of a score."""
-
-    low: float
-    high: float
-    level: float
-    num_groups: int
-    """Groups (people) that were drawn from."""
-
-
 def score_classes(
     true_N: IntArray,
     predicted_N: IntArray,
@@ -151,58 +140,6 @@ def calibration_error(
     bin_N = np.minimum((confidence_N * num_bins).astype(np.int64), num_bins - 1)
     gaps = np.bincount(bin_N, weights=correct_N - confidence_N, minlength=num_bins)
     return float(np.abs(gaps).sum() / len(confidence_N))
-
-
-def bootstrap_interval(
-    true_N: IntArray,
-    predicted_N: IntArray,
-    groups_N: NDArray[Any],
-    *,
-    num_classes: int,
-    score: str = "uar",
-    num_draws: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Percentile bootstrap over groups: people are drawn, with all of their clips.
-
-    Clips of one person are not independent, so drawing clips would give intervals that are too
-    narrow. Classes that no clip of a draw has are skipped in that draw's UAR.
-
-    Args:
-        true_N: true class indices.
-        predicted_N: predicted class indices.
-        groups_N: the person of each clip.
-        num_classes: K.
-        score: ``"uar"`` or ``"war"``.
-        num_draws: bootstrap repetitions.
-        level: coverage of the interval.
-        seed: of the draws.
-
-    Raises:
-        ValueError: fewer than two groups, or an unknown score.
-    """
-    if score not in ("uar", "war"):
-        raise ValueError(f"score is {score!r}; expected 'uar' or 'war'")
-    _check_indices(np.asarray(true_N), np.asarray(predicted_N), num_classes)
-    names, group_N = np.unique(np.asarray(groups_N), return_inverse=True)
-    if len(names) < 2:
-        raise ValueError("a bootstrap over people needs at least two of them")
-    hits_GK = np.zeros((len(names), num_classes))
-    support_GK = np.zeros((len(names), num_classes))
-    np.add.at(support_GK, (group_N, true_N), 1)
-    np.add.at(hits_GK, (group_N, true_N), np.asarray(true_N) == np.asarray(predicted_N))
-    draws = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=num_draws
-    )
-    hits_RK, support_RK = draws @ hits_GK, draws @ support_GK
-    if score == "war":
-        values_R = hits_RK.sum(axis=1) / support_RK.sum(axis=1)
-    else:
-        recall_RK = np.divide(hits_RK, support_RK, out=np.zeros_like(hits_RK), where=support_RK > 0)
-        values_R = recall_RK.sum(axis=1) / (support_RK > 0).sum(axis=1)
-    low, high = np.quantile(values_R, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(low=float(low), high=float(high), level=level, num_groups=len(names))
 
 
 def _check_indices(true_N: IntArray, predicted_N: IntArray, num_classes: int) -> None:

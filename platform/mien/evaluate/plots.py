@@ -13,11 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mien.evaluate.plot_style import COLOURS, INK, QUIET, grid, head, ink, legend, new_figure
 from mien.evaluate.scorecard import Scorecard
 
-INK, QUIET, GRID = "#1c2b33", "#6b7a83", "#dfe5e8"
-COLOURS = ("#1f6f8b", "#e08e45", "#7a5ea8", "#4c9f70", "#c8553d", "#8a8d91")
-"""Told apart by people who don't see red and green; one a modality or curve, in order."""
 _SAME_SCALE = 20.0
 """Curves whose largest values differ by more than this factor don't share a panel."""
 
@@ -36,7 +34,7 @@ def plot_confusion(card: Scorecard, modality: str | None = None) -> Figure:
     totals_K1 = counts_KK.sum(axis=1, keepdims=True)
     shares_KK = np.divide(counts_KK, totals_K1, out=np.zeros(counts_KK.shape), where=totals_K1 > 0)
     side = 2.6 + 0.62 * len(names)
-    figure, axes = _figure(side, side * 0.92)
+    figure, axes = new_figure(side, side * 0.92)
     axes.imshow(shares_KK, cmap="Blues", vmin=0, vmax=1.15)
     for row in range(len(names)):
         axes.add_patch(
@@ -52,14 +50,14 @@ def plot_confusion(card: Scorecard, modality: str | None = None) -> Figure:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figures = f"UAR {scores.uar:.3f}   WAR {scores.war:.3f}   n = {scores.num_clips}"
-    _head(axes, f"{card.split}, {modality}", figures)
+    head(axes, f"{card.split}, {modality}", figures)
     return figure
 
 
 def plot_recalls(card: Scorecard) -> Figure:
     """Recall of each class, a bar for each modality; a line marks chance."""
     classes = card.label_set.classes
-    figure, axes = _figure(2.6 + 0.95 * len(classes), 4.2)
+    figure, axes = new_figure(2.6 + 0.95 * len(classes), 4.2)
     width = 0.8 / len(card.scores)
     for index, (modality, scores) in enumerate(card.scores.items()):
         places = np.arange(len(classes)) + (index - (len(card.scores) - 1) / 2) * width
@@ -81,9 +79,9 @@ def plot_recalls(card: Scorecard) -> Figure:
     axes.set_xticks(range(len(classes)), classes)
     axes.set_ylim(0, 1)
     axes.set_ylabel("recall")
-    _grid(axes)
-    _legend(axes, len(card.scores))
-    _head(axes, f"Recall by class, {card.split} split", "", pad=30)
+    grid(axes)
+    legend(axes, len(card.scores))
+    head(axes, f"Recall by class, {card.split} split", "", pad=30)
     return figure
 
 
@@ -118,8 +116,8 @@ def plot_curves(
             marker = "o" if len(steps) < 40 else None
             axes.plot(steps, values, color=colour, label=label, lw=1.6, marker=marker, ms=3)
         axes.set_ylabel(group, color=INK)
-        _grid(axes)
-        _ink(axes)
+        grid(axes)
+        ink(axes)
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=4, loc="best")
         _mark_stages(axes, stage_starts or {}, with_names=axes is panels[0])
     panels[-1].set_xlabel(x_label, color=INK)
@@ -151,45 +149,6 @@ def _mark_stages(axes: Axes, starts: Mapping[str, float], *, with_names: bool) -
         if with_names:
             place = axes.get_xaxis_transform()
             axes.text(step, 1.02, f" {name}", transform=place, color=QUIET, size=8, va="bottom")
-
-
-def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width_in, height_in), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    _ink(axes)
-    return figure, axes
-
-
-def _ink(axes: Axes) -> None:
-    axes.tick_params(colors=INK, labelsize=9)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(QUIET)
-
-
-def _grid(axes: Axes) -> None:
-    axes.grid(axis="y", color=GRID, linewidth=0.8, zorder=0)
-    axes.set_axisbelow(True)
-
-
-def _head(axes: Axes, title: str, figures: str, pad: float = 8) -> None:
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=pad)
-    if figures:
-        axes.set_title(figures, loc="right", fontsize=9, color=QUIET, pad=pad)
-
-
-def _legend(axes: Axes, columns: int) -> None:
-    axes.legend(
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        ncols=columns,
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        borderaxespad=0.3,
-        handlelength=1.2,
-    )
 
 
 def _write_cell(axes: Axes, row: int, column: int, share: float, count: int) -> None:

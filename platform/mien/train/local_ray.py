@@ -32,12 +32,20 @@ class RayUnavailableError(ValueError):
 
 
 @contextmanager
-def ray_session(plan: TrainPlan) -> Iterator[None]:
+def ray_session(
+    plan: TrainPlan, *, num_cpus: int | None = None, dashboard: bool = False
+) -> Iterator[None]:
     """A Ray cluster for the time of a run.
 
     Inside a Ray job, or where RAY_ADDRESS is set, that cluster is used and left running. Otherwise
     Ray is started here and stopped at the end. Its CPUs are counted so that workers and decoding
     fit: Ray would wait for ever for a CPU that this machine doesn't have.
+
+    Args:
+        plan: of the run, or of each of several runs.
+        num_cpus: of a cluster that is started here; None: so that the plan fits.
+        dashboard: whether such a cluster has one. Without it, the resources of a Ray Train run that
+            is killed from outside are never given back.
 
     Raises:
         RayUnavailableError: RAY_ADDRESS names a cluster that can't be reached.
@@ -49,7 +57,7 @@ def ray_session(plan: TrainPlan) -> Iterator[None]:
     if address:
         _join(address)
     else:
-        _start(plan)
+        _start(num_cpus or needed_cpus(plan), dashboard)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         yield
@@ -67,14 +75,14 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _start(plan: TrainPlan) -> None:
+def _start(num_cpus: int, dashboard: bool) -> None:
     for name, value in QUIET_RAY.items():
         os.environ.setdefault(name, value)
     ray.init(
         address="local",
-        num_cpus=max(os.cpu_count() or 1, needed_cpus(plan)),
+        num_cpus=max(os.cpu_count() or 1, num_cpus),
         object_store_memory=_OBJECT_STORE_BYTES,
-        include_dashboard=False,
+        include_dashboard=dashboard,
         logging_level="warning",
         log_to_driver=False,
     )

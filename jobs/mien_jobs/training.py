@@ -30,6 +30,7 @@ from mien.train.local_ray import ray_session
 from mien.train.loop import FitResult
 from mien_jobs import overrides
 from mien_jobs.caching import complete_cache, streams_of
+from mien_jobs.continual import track_stages
 from mien_jobs.data import RunData, open_data
 from mien_jobs.evaluation import evaluate_method, track_evaluation
 from mien_jobs.methods import MethodBuilder, load_method
@@ -226,6 +227,7 @@ def _finish(run: PreparedRun, fit: FitResult, tracker: Tracker, say: Say) -> Tra
         scorecard = found.scorecard
         say(found.quarantine.summary())
         say(found.report.to_markdown())
+    track_stages(tracker, method.stage_reports(), folder=run.job.folder, step=fit.steps, say=say)
     tracker.log_metrics({"best_epoch": float(fit.best_epoch or 0)}, fit.steps)
     registered = None
     if run.recipe.track.model and run.job.tracker is not None and run.job.tracker.uri is not None:

@@ -138,8 +138,8 @@ class MemoryConfig:
     """Remembered clips of a step over all workers, classes drawn uniformly."""
 
     def __post_init__(self) -> None:
-        numbers = (self.per_class, self.total, self.batch_size, self.subject_cap or 1)
-        if min(numbers) < 1:
+        cap = 1 if self.subject_cap is None else self.subject_cap
+        if min(self.per_class, self.total, self.batch_size, cap) < 1:
             raise ValueError(
                 f"memory: per_class={self.per_class}, total={self.total}, batch_size="
                 f"{self.batch_size} and subject_cap={self.subject_cap} must be at least 1; "
@@ -294,14 +294,14 @@ class ComplexFerConfig:
             head=HeadConfig(dropout=0.2, start="compositional"),
             basic=PhaseConfig(
                 batch_size=16,
-                epochs=8,
+                epochs=6,
                 steps_per_epoch=30,
                 optim=OptimPlan(lr=2e-3, warmup_fraction=0.05),
             ),
             later=PhaseConfig(
                 trunk=("project.*",),
                 batch_size=4,
-                epochs=3,
+                epochs=2,
                 steps_per_epoch=20,
                 optim=OptimPlan(lr=1e-3, warmup_fraction=0.05),
             ),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mien.cache.images import ImageFormat
 from mien.cache.settings import StoredAs
+from mien.cluster.groups import ClusterPlan
 from mien.media.faces import FaceRule
 from mien.train.plan import TrainPlan
 
@@ -82,6 +83,7 @@ class Recipe:
     data: DataPlan = field(default_factory=DataPlan)
     train: TrainPlan = field(default_factory=TrainPlan)
     track: TrackPlan = field(default_factory=TrackPlan)
+    cluster: ClusterPlan = field(default_factory=ClusterPlan)
     weights: Mapping[str, str] = field(default_factory=dict)
     """Files of ``mien weights import`` for the parts of the network that training takes as given
     (``weights.video_encoder=FILE``); ``random``: untrained, on purpose."""

@@ -70,6 +70,22 @@ def flatten(recipe: object) -> dict[str, object]:
     return flat
 
 
+def kind_of(recipe: object, key: str) -> Kind:
+    """The annotation of a setting, by dotted key.
+
+    Raises:
+        OverrideError: there is no such setting, or it lies in a mapping or a tuple.
+    """
+    group, _, name = key.rpartition(".")
+    value: Any = recipe
+    for part in group.split(".") if group else ():
+        value = getattr(value, part, None)
+    kinds = field_kinds(type(value)) if is_config(value) else {}
+    if name not in kinds:
+        raise OverrideError(f"there is no single setting {key}")
+    return kinds[name]
+
+
 def diff(recipe: object, default: object) -> list[str]:
     """One line for each setting that differs from the default: ``key: default -> value``."""
     new, old = flatten(recipe), flatten(default)

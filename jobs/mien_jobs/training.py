@@ -186,11 +186,7 @@ def run_training(run: PreparedRun, say: Say = print) -> TrainedModel:
     A run that was interrupted, at whatever point, goes on; a finished one is only scored again.
     """
     recipe, job = run.recipe, run.job
-    write_bytes_atomically(
-        join(job.folder, "recipe.json"),
-        json.dumps(_recipe_file(recipe, run.data), indent=2, sort_keys=True).encode(),
-    )
-    write_bytes_atomically(join(job.folder, "split.json"), run.data.split.to_json().encode())
+    write_run_files(run)
     assert job.tracker is not None
     tracker = job.tracker.open()
     _track_settings(tracker, run)
@@ -205,7 +201,7 @@ def run_training(run: PreparedRun, say: Say = print) -> TrainedModel:
                 run = replace(run, data=data, job=replace(job, loading=data.loading))
             fit = train(run.job)
             say(f"trained {fit.steps} steps in {time.monotonic() - started:.0f} s")
-            model = _finish(run, fit, tracker, say)
+            model = score_and_register(run, fit, tracker, say)
     except BaseException as error:
         tracker.set_tags({"mien.error": f"{type(error).__name__}: {error}"[:4000]})
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -214,7 +210,20 @@ def run_training(run: PreparedRun, say: Say = print) -> TrainedModel:
     return model
 
 
-def _finish(run: PreparedRun, fit: FitResult, tracker: Tracker, say: Say) -> TrainedModel:
+def write_run_files(run: PreparedRun) -> None:
+    """Writes a run's recipe and split into its folder: what a restart is compared with."""
+    recipe = json.dumps(_recipe_file(run.recipe, run.data), indent=2, sort_keys=True)
+    write_bytes_atomically(join(run.job.folder, "recipe.json"), recipe.encode())
+    write_bytes_atomically(join(run.job.folder, "split.json"), run.data.split.to_json().encode())
+
+
+def score_and_register(
+    run: PreparedRun, fit: FitResult, tracker: Tracker, say: Say
+) -> TrainedModel:
+    """Scores a trained model on the test split, tracks that, and registers it if its recipe says.
+
+    Ray must be running if the recipe has workers.
+    """
     package = fetch_package(run.job)
     info, method = load_method(package)
     scorecard = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import ray.data
 from ray.data import ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RaySystemError, RayTaskError
 
+from mien.cluster.groups import NodeGroup
 from mien.stream.batches import Row
 from mien.stream.loaders import StepLoader
 from mien.stream.order import StreamError
@@ -42,6 +43,8 @@ class RayExecutor:
     object_store_bytes: int = 256 << 20
     """Bound of the memory for decoded rows that wait for the reader."""
     prefetch_blocks: int = 1
+    group: NodeGroup = field(default_factory=NodeGroup)
+    """The nodes that decode."""
 
     def __call__(self, loader: StepLoader, steps: range) -> Iterator[list[Row]]:
         """The rows of each step, in order.
@@ -108,6 +111,7 @@ class RayExecutor:
         options = dataset.context.execution_options
         options.preserve_order = True
         options.verbose_progress = False
+        options.label_selector = self.group.selector or None
         options.resource_limits = ExecutionResources(
             cpu=self.tasks * self.cpus_per_task,
             object_store_memory=self._limit_bytes,

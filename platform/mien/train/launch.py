@@ -17,6 +17,7 @@ import torch
 from mien.clips.labels import LabelSet
 from mien.clips.manifest import Manifest
 from mien.clips.splits import Split
+from mien.cluster.groups import ClusterPlan
 from mien.infer.package import PackageInfo, save_package
 from mien.media.storage import join, write_bytes_atomically
 from mien.seeds import seed_torch
@@ -52,6 +53,8 @@ class TrainJob:
     """Location of the weights of each part that training takes as given."""
     tracker: TrackerSpec | None = None
     """None: nothing is tracked."""
+    cluster: ClusterPlan = field(default_factory=ClusterPlan)
+    """Which nodes train and which decode."""
 
     @property
     def package_location(self) -> str:

@@ -106,7 +106,10 @@ def _trainer(job: TrainJob, messages: Any) -> TorchTrainer:
         _worker,
         train_loop_config={"job": job, "messages": messages},
         scaling_config=ScalingConfig(
-            num_workers=job.plan.workers, use_gpu=use_gpu, resources_per_worker=resources
+            num_workers=job.plan.workers,
+            use_gpu=use_gpu,
+            resources_per_worker=resources,
+            label_selector=job.cluster.train.selector or None,
         ),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         run_config=RunConfig(
@@ -140,7 +143,11 @@ def _worker(config: dict[str, Any]) -> FitResult:
         return run_worker(
             job,
             world,
-            RayExecutor(tasks=job.plan.decode_tasks, cpus_per_task=job.plan.cpus_per_decode_task),
+            RayExecutor(
+                tasks=job.plan.decode_tasks,
+                cpus_per_task=job.plan.cpus_per_decode_task,
+                group=job.cluster.decode,
+            ),
             say=lambda line: messages.say.remote(line),
             report=lambda metrics: ray.train.report(dict(metrics)),
         )

@@ -26,7 +26,7 @@ from mien.cache.store import ClipCache
 from mien.clips.manifest import ClipRef
 from mien.media.decode import decode_clip
 from mien.stream.plan import DEFAULT
-from mien_models.contract import Augmentation, StreamSpec, ViewSpec
+from mien_models.contract import AudioSpec, Augmentation, StreamSpec, ViewSpec
 
 AUGMENTED = Augmentation(
     min_crop_area=0.5, flip_probability=0.5, brightness=0.4, audio_gain_db=6.0, spec_time_mask=5
@@ -46,7 +46,14 @@ FACES = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize("spec", [SPEC, FACES], ids=["whole pictures", "aligned faces"])
+NATIVE = dataclasses.replace(
+    SPEC, audio=AudioSpec(num_frames=64, num_mels=32, sound="native"), picture_order="text"
+)
+
+
+@pytest.mark.parametrize(
+    "spec", [SPEC, FACES, NATIVE], ids=["whole pictures", "aligned faces", "native sound"]
+)
 def test_epochs_are_the_same_to_the_last_bit(spec: StreamSpec, clips, refs, cache):
     settings = settings_of(spec)
     assert build(cache, refs, settings).cached == len(refs)

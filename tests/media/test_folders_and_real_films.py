@@ -9,6 +9,8 @@ import av
 import fsspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mien.media.decode import decode_clip, probe_clip
@@ -49,6 +51,36 @@ def test_a_folder_is_a_clip(folder: Path, films: SimpleNamespace) -> None:
     assert (clip.audio, clip.duration_s) == (None, 1.2)
     info = probe_clip(str(folder))
     assert (info.num_frames, info.width, info.height, info.fps) == (30, 96, 64, 25)
+
+
+def test_names_compared_as_text_on_demand(folder: Path, films: SimpleNamespace) -> None:
+    clip = decode_clip(str(folder), choose_frames=range, picture_order="text")
+    shown = [films.read_number(frame) for frame in clip.frames_THWC]
+    assert shown == sorted(range(30), key=lambda number: f"frame{number}.png")
+    assert shown[:4] == [0, 1, 10, 11]
+
+
+@given(data=st.data())
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_frames_of_any_window_of_a_folder(
+    folder: Path, films: SimpleNamespace, data: st.DataObject
+) -> None:
+    start = data.draw(st.one_of(st.none(), st.integers(0, 28)))
+    end = data.draw(st.one_of(st.none(), st.integers((start or 0) + 1, 35)))
+    inside = list(range(start or 0, min(30, end or 30)))
+    chosen = data.draw(
+        st.lists(st.integers(0, len(inside) - 1), min_size=1, max_size=6).map(sorted)
+    )
+    clip = decode_clip(
+        str(folder),
+        choose_frames=lambda num_source: chosen,
+        start_s=None if start is None else start / 25,
+        end_s=None if end is None else end / 25,
+    )
+    assert clip.num_source_frames == len(inside)
+    shown = [films.read_number(frame) for frame in clip.frames_THWC]
+    assert shown == [inside[number] for number in chosen]
+    np.testing.assert_allclose(clip.frame_times_s, np.array(chosen) / 25, atol=1e-9)
 
 
 def test_a_window_of_a_folder(folder: Path, films: SimpleNamespace) -> None:

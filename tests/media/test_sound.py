@@ -59,6 +59,25 @@ def test_channels_are_mixed_as_their_mean(films: SimpleNamespace, tmp_path: Path
     np.testing.assert_allclose(clip.audio, (left + right) / 2, atol=1e-6)
 
 
+def test_native_sound_is_the_first_channel_at_its_own_rate(
+    films: SimpleNamespace, tmp_path: Path
+) -> None:
+    left = films.tone(2.4, 44_100, hz=300)
+    path = films.write(
+        tmp_path / "film.mkv",
+        sound=np.stack([left, films.tone(2.4, 44_100, hz=700)]),
+        sound_codec="pcm_f32le",
+        sound_rate_hz=44_100,
+    )
+    clip = heard(path, sample_rate_hz=None)
+    assert clip.sample_rate_hz == 44_100
+    np.testing.assert_array_equal(clip.audio, left)
+    window = heard(path, sample_rate_hz=None, start_s=0.4, end_s=0.8)
+    np.testing.assert_array_equal(window.audio, left[round(0.4 * 44_100) : round(0.8 * 44_100)])
+    beside = heard(path, sample_rate_hz=None, audio_uri=str(path))
+    np.testing.assert_array_equal(beside.audio, left)
+
+
 def test_six_channels(films: SimpleNamespace, tmp_path: Path) -> None:
     sound = np.stack([films.tone(2.4, 16_000, hz=200 + 100 * c, level=0.3) for c in range(6)])
     path = films.write(

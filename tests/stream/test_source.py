@@ -13,6 +13,8 @@ import torch
 from mien.clips.labels import LabelSet
 from mien.clips.manifest import Manifest
 from mien.clips.splits import Split
+from mien.media.audio import log_mel
+from mien.media.decode import decode_clip
 from mien.stream.loaders import load_step
 from mien.stream.order import StreamError
 from mien.stream.source import ClipSource
@@ -249,6 +251,19 @@ def test_streams_filter_by_split_label_and_id(manifest):
     chosen = dataclasses.replace(train, clip_ids=(ids[1], ids[30]))
     assert source.num_clips(chosen) == 1
     assert source.num_clips(dataclasses.replace(train, labelled=False)) == 0
+
+
+def test_native_sound_is_heard_at_its_own_rate(manifest):
+    spec = dataclasses.replace(SPEC, audio=AudioSpec(num_frames=64, num_mels=32, sound="native"))
+    batch = next(open_source(manifest).scan(spec))
+    ref = next(iter(manifest.by_ids([batch.clip_ids[0]])))
+    sound = decode_clip(ref.uri, choose_frames=lambda num: [0], sample_rate_hz=None)
+    assert sound.sample_rate_hz == 22_050
+    expected = log_mel(sound.audio, sample_rate_hz=22_050, num_mels=32)
+    valid = int(batch.audio_frames_B[0])
+    assert valid == len(expected)
+    normalised = (expected - spec.audio.mean) / (2 * spec.audio.std)
+    assert np.allclose(batch.audio_BFM[0, :valid], normalised, atol=1e-6)
 
 
 def test_audio_is_padded_after_normalisation_and_marked(manifest):

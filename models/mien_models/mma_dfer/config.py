@@ -142,6 +142,8 @@ class MmaDferConfig:
     motion_gain: float | None = None
     """Adds three channels: this times the frame less the mean of the clip's frames, which takes
     the person out and leaves the expression; None: colours alone (published)."""
+    picture_order: Literal["natural", "text"] = "natural"
+    """Of frames in folders. ``text``: names as strings (published), which scrambles MAFW's."""
     audio: AudioSpec = field(default_factory=AudioSpec)
     audio_patch: tuple[int, int] = (16, 16)
     """Frames and mels of a patch of the spectrogram."""
@@ -224,7 +226,8 @@ class MmaDferConfig:
     def paper(cls) -> MmaDferConfig:
         """The published settings (README.md lists where we differ)."""
         augmentation = Augmentation(min_crop_area=0.08, flip_probability=0.5, brightness=0.5)
-        return cls(augmentation=augmentation)
+        audio = AudioSpec(sound="native")
+        return cls(augmentation=augmentation, audio=audio, picture_order="text")
 
     @classmethod
     def robust(cls) -> MmaDferConfig:

@@ -183,6 +183,7 @@ class MmaDfer(Method):
             views=(view,),
             image_size_px=self.config.image_size_px,
             align_faces=self.config.align_faces,
+            picture_order=self.config.picture_order,
             audio=self.config.audio,
         )
 

@@ -67,7 +67,9 @@ def prepare_pieces(
     decoded = partial(_decode, ref, replace(settings, with_audio=False), keep, num_kept)
     cut = _cut_faces if settings.align_faces else _resize
     for index, piece in enumerate(cut(decoded, ref, settings)):
-        yield piece if index else replace(piece, audio=first.audio)
+        yield (
+            piece if index else replace(piece, audio=first.audio, audio_rate_hz=first.audio_rate_hz)
+        )
 
 
 def _decode(
@@ -105,6 +107,7 @@ def _cut_faces(decoded: Decoded, ref: ClipRef, settings: CropSettings) -> Iterat
             frame_times_N=clip.frame_times_s,
             has_face_N=found_T[part],
             audio=None,
+            audio_rate_hz=0,
             num_frames=clip.num_source_frames,
         )
         start = part.stop

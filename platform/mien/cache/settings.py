@@ -13,7 +13,7 @@ from mien.cache.images import ENCODER_VERSION, ImageFormat
 from mien.media.faces import DEFAULT_MARGIN, YUNET_SHA256
 from mien.stream.prepare import PREPARE_VERSION, SAMPLE_RATE_HZ, CropSettings
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """To be raised when the files of a cache change."""
 
 
@@ -59,7 +59,8 @@ class CacheSettings:
         crops, stored = self.crops, self.stored_as
         what = f"faces ({crops.face_rule})" if crops.align_faces else "whole pictures"
         frames = "all frames" if stored.max_frames is None else f"{stored.max_frames} frames"
-        sound = "sound" if crops.with_audio else "no sound"
+        own = ", at its own rate" if crops.native_sound else ""
+        sound = f"sound{own}" if crops.with_audio else "no sound"
         return f"{what} at {crops.image_size_px} px, {stored.image_format}, {frames}, {sound}"
 
 

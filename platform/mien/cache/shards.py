@@ -31,9 +31,10 @@ SCHEMA = pa.schema(
         pa.field("frame_times_s", pa.list_(pa.float64()), nullable=False),
         pa.field("has_face", pa.list_(pa.bool_()), nullable=False),
         pa.field("audio", pa.binary()),
+        pa.field("audio_rate_hz", pa.int32(), nullable=False),
     ]
 )
-"""``frames``: one JPEG or PNG a frame. ``audio``: float32 samples, little-endian, mono, 16 kHz."""
+"""``frames``: one JPEG or PNG a frame. ``audio``: float32 samples, little-endian, mono."""
 
 _CLIP_IDS = b"mien.clip_ids"
 _KEPT_FOOTERS = 256
@@ -49,6 +50,7 @@ def to_row(
         row.setdefault(
             "audio", None if piece.audio is None else piece.audio.astype("<f4").tobytes()
         )
+        row.setdefault("audio_rate_hz", piece.audio_rate_hz)
         row["frames"] += encode_frames(piece.frames_NSSC, image_format)
         row["frame_times_s"] += piece.frame_times_N.tolist()
         row["has_face"] += piece.has_face_N.tolist()
@@ -121,6 +123,7 @@ class ShardReader:
             frame_times_N=times_s[wanted],
             has_face_N=has_face[wanted],
             audio=None if sound is None else np.frombuffer(sound, dtype="<f4").copy(),
+            audio_rate_hz=row["audio_rate_hz"][0].as_py(),
             num_frames=len(pictures),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,19 @@ Waveform = npt.NDArray[np.float32]
 _JITTER_S = 0.02
 # Small enough for the processor's cache and for memory that is used again and again.
 _CHUNK = 2**14
+# Sound that runs so far ahead of a film's pictures is not kept: memory has to be bounded.
+_FARTHEST_AHEAD_S = 120.0
 # More than half of the length of swresample's filter, in samples of the lower rate.
 _FILTER_REACH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """One channel of sound."""
+
+    samples: Waveform
+    """[N] float32, about -1 to 1."""
+    rate_hz: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +53,8 @@ def decode_waveform(
     start_s: float,
     duration_s: float,
     is_open_ended: bool,
-    sample_rate_hz: int,
-) -> tuple[Waveform | None, int]:
+    sample_rate_hz: int | None,
+) -> tuple[Sound | None, int]:
     """Decode, mix down, trim and resample one sound stream.
 
     Channels are mixed as their mean (FFmpeg's own downmix would be 3 dB louder and can clip).
@@ -57,13 +68,13 @@ def decode_waveform(
         start_s: Start of the clip since then: sample 0 is there.
         duration_s: Length of the clip, that is, of its pictures.
         is_open_ended: Keep sound that goes on after the pictures, instead of the clip's length.
-        sample_rate_hz: Of the result.
+        sample_rate_hz: Of the result; None: the stream's own rate, and its first channel alone.
 
     Returns:
-        The waveform [N] float32, about -1 to 1, or None if no sound could be decoded, and the
-        number of packets that the decoder refused.
+        The sound, or None if none could be decoded, and the number of packets that the decoder
+        refused.
     """
-    track = _Track()
+    track = _Track(first_channel if sample_rate_hz is None else mono)
     for packet in [*packets, None]:
         track.decode(stream, packet)
     pieces = track.finished()
@@ -77,9 +88,11 @@ def decode_waveform(
         sound_length = sum(len(piece.samples) for piece in pieces)
         # The bound is for damaged times: one wrong number must not become hours of silence.
         length = max(0, min(sound_end - start, max(length, sound_length)))
-    first = round(start_s * sample_rate_hz)
-    last = first + round(length * sample_rate_hz / rate_hz)
-    return _resampled_part(pieces, zero, (rate_hz, sample_rate_hz), first, last), track.refused
+    to_hz = sample_rate_hz or rate_hz
+    first = round(start_s * to_hz)
+    last = first + round(length * to_hz / rate_hz)
+    samples = _resampled_part(pieces, zero, (rate_hz, to_hz), first, last)
+    return Sound(samples, to_hz), track.refused
 
 
 def _resampled_part(
@@ -111,6 +124,76 @@ def _joined(pieces: Sequence[_Piece], start: int, stop: int) -> Waveform:
     return waveform
 
 
+class FilmSound:
+    """The sound of a film that is decoded as it comes; what was let go is not kept.
+
+    Any part of it has the very samples that the whole film has there.
+
+    Args:
+        stream: An open audio stream.
+        sample_rate_hz: Of what `samples` gives; None: the stream's own rate, and its first channel
+            alone.
+    """
+
+    def __init__(self, stream: Any, sample_rate_hz: int | None) -> None:
+        self.zero_s = 0.0
+        """The film's first frame on the stream's clock."""
+        self._stream = stream
+        self._sample_rate_hz = sample_rate_hz
+        self._track = _Track(first_channel if sample_rate_hz is None else mono)
+        self._let_go_s = -math.inf
+
+    @property
+    def refused(self) -> int:
+        """Packets that the decoder refused, or that lay too far from the pictures."""
+        return self._track.refused
+
+    @property
+    def end_s(self) -> float:
+        """How far the sound is decoded, on the stream's clock; -inf before the first sample."""
+        return self._track.end_s
+
+    def decode(self, packet: Any | None) -> None:
+        """Decode a packet; None is the end."""
+        kept_from_s = self._let_go_s if math.isfinite(self._let_go_s) else self.zero_s
+        if packet is not None and self.end_s > kept_from_s + _FARTHEST_AHEAD_S:
+            self._track.refused += 1
+            return
+        self._track.decode(self._stream, packet)
+
+    def let_go_before(self, time_s: float) -> None:
+        """Forget what lies before a time, counted from the film's first frame."""
+        self._let_go_s = time_s + self.zero_s
+        reach_s = _FILTER_REACH / max(1, min(self._track.rate_hz, 8000)) + 1.0
+        self._track.drop_before(self._let_go_s - reach_s)
+
+    def samples(self, start_s: float, end_s: float, *, is_last: bool = False) -> Sound | None:
+        """The sound from a time to another, or to its end; None if there is none.
+
+        Args:
+            start_s: From the film's first frame on; not before what was let go.
+            end_s: Where the pictures end.
+            is_last: Keep sound that goes on after ``end_s``.
+        """
+        rate_hz = self._track.rate_hz
+        to_hz = self._sample_rate_hz or rate_hz
+        zero = round(self.zero_s * rate_hz)
+        pieces = self._track.finished()
+        ends = [piece.start + len(piece.samples) for piece in pieces]
+        start, stop = zero + start_s * rate_hz, zero + end_s * rate_hz
+        if not any(
+            end > start and (is_last or piece.start < stop)
+            for piece, end in zip(pieces, ends, strict=True)
+        ):
+            return None
+        length = round((end_s - start_s) * rate_hz)
+        if is_last:
+            length = max(0, max(ends) - zero - round(start_s * rate_hz))
+        first = round(start_s * to_hz)
+        last = first + round(length * to_hz / rate_hz)
+        return Sound(_resampled_part(pieces, zero, (rate_hz, to_hz), first, last), to_hz)
+
+
 class _Track:
     """Decoded sound as mono pieces at the stream's first rate.
 
@@ -118,8 +201,9 @@ class _Track:
     decoding them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, one_channel: Callable[[Any], Waveform]) -> None:
         self.refused = 0
+        self._one_channel = one_channel
         self.rate_hz = 0
         self._pieces: list[_Piece] = []
         self._gathered = av.AudioFifo()
@@ -138,6 +222,19 @@ class _Track:
                 self._add(frame)
             else:
                 self.refused += 1
+
+    @property
+    def end_s(self) -> float:
+        """Where the sound so far ends, on the stream's clock."""
+        end = self._end()
+        return -math.inf if end is None else end / self.rate_hz
+
+    def drop_before(self, time_s: float) -> None:
+        """Forget the pieces that end before a time on the stream's clock."""
+        limit = time_s * self.rate_hz
+        self._pieces = [
+            piece for piece in self._pieces if piece.start + len(piece.samples) >= limit
+        ]
 
     def finished(self) -> list[_Piece]:
         """The pieces, each with its first sample's number on the stream's clock."""
@@ -169,7 +266,7 @@ class _Track:
     def _close_piece(self) -> None:
         if self._gathered.samples:
             frame = self._gathered.read()
-            samples = resample(mono(frame), frame.sample_rate, self.rate_hz)
+            samples = resample(self._one_channel(frame), frame.sample_rate, self.rate_hz)
             self._pieces.append(_Piece(self._start, samples))
             self._start += len(samples)
         self._gathered = av.AudioFifo()
@@ -185,12 +282,20 @@ def is_readable(frame: Any) -> bool:
 
 def mono(frame: Any) -> Waveform:
     """The mean over the channels of an audio frame, [N] float32 in [-1, 1]."""
-    channels = frame.layout.nb_channels
-    samples = frame.to_ndarray()
-    samples_CN = samples if frame.format.is_planar else samples.reshape(-1, channels).T
-    scaled_CN = _to_float(samples_CN)
+    scaled_CN = _to_float(_channels(frame))
     # np.mean is three times as slow on pieces of sound as small as these.
-    return np.asarray(np.add.reduce(scaled_CN) / np.float32(channels), dtype=np.float32)
+    return np.asarray(np.add.reduce(scaled_CN) / np.float32(len(scaled_CN)), dtype=np.float32)
+
+
+def first_channel(frame: Any) -> Waveform:
+    """The first channel of an audio frame, [N] float32 in [-1, 1]."""
+    return _to_float(_channels(frame)[0]).copy()
+
+
+def _channels(frame: Any) -> npt.NDArray[Any]:
+    """[C, N]."""
+    samples: npt.NDArray[Any] = frame.to_ndarray()
+    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
 
 
 def _to_float(samples: npt.NDArray[Any]) -> Waveform:
@@ -225,8 +330,8 @@ def _mono_frame(samples: Waveform, rate_hz: int) -> Any:
 
 
 def decode_audio_file(
-    uri: str, *, start_s: float, duration_s: float, is_open_ended: bool, sample_rate_hz: int
-) -> tuple[Waveform | None, int]:
+    uri: str, *, start_s: float, duration_s: float, is_open_ended: bool, sample_rate_hz: int | None
+) -> tuple[Sound | None, int]:
     """The sound of a clip in a file of its own, as `decode_waveform` gives it.
 
     Raises:
@@ -242,7 +347,7 @@ def decode_audio_file(
             )
         packets = read_audio_packets(container, sound)
         zero_s = (container.start_time or 0) / 1e6
-        waveform, refused = decode_waveform(
+        decoded, refused = decode_waveform(
             sound,
             packets.audio,
             zero_s=zero_s,
@@ -251,4 +356,4 @@ def decode_audio_file(
             is_open_ended=is_open_ended,
             sample_rate_hz=sample_rate_hz,
         )
-    return waveform, refused + packets.refused
+    return decoded, refused + packets.refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import av
 import av.error
@@ -16,6 +16,8 @@ from mien.media.storage import StorageError, StorageUnusableError, absolute, is_
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Files that are single pictures; Pillow reads them, not FFmpeg."""
+PictureOrder = Literal["natural", "text"]
+"""Of a folder's pictures. ``text``: by their names as strings, ``frame10`` before ``frame2``."""
 
 # Only containers of video and sound. FFmpeg also knows text, playlists and scripts that name other
 # files (hls, concat, dash, ...): a clip must not make a worker open those.

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mien.media.audio_track import decode_audio_file, decode_waveform
-from mien.media.containers import PICTURE_SUFFIXES, MediaFile, clip_errors
+from mien.media.audio_track import Sound, decode_audio_file, decode_waveform
+from mien.media.containers import PICTURE_SUFFIXES, MediaFile, PictureOrder, clip_errors
 from mien.media.errors import ClipError
 from mien.media.frame_times import ChooseFrames, DecodedVideo, Wanted, stated_times
 from mien.media.packets import (
@@ -59,6 +59,7 @@ class DecodedClip:
     audio: npt.NDArray[np.float32] | None
     """[N] mono, mean of the channels, sample 0 at the clip's start; None if there is none."""
     sample_rate_hz: int
+    """0 where there is no sound."""
     num_source_frames: int
     """Presentable frames of the clip."""
     refused_packets: int
@@ -93,7 +94,8 @@ def decode_clip(
     end_s: float | None = None,
     audio_uri: str | None = None,
     with_audio: bool = True,
-    sample_rate_hz: int = 16_000,
+    sample_rate_hz: int | None = 16_000,
+    picture_order: PictureOrder = "natural",
     max_side_px: int | None = None,
     min_decoded_fraction: float = 0.5,
     num_threads: int = 1,
@@ -109,7 +111,9 @@ def decode_clip(
         end_s: Its end; None is the end of the file.
         audio_uri: Sound that lies in a file of its own, on the same clock.
         with_audio: False leaves the sound out.
-        sample_rate_hz: Of the sound.
+        sample_rate_hz: Of the sound; None: its own rate, and its first channel alone instead of the
+            mean of all.
+        picture_order: Of the pictures of a folder.
         max_side_px: Shrinks pictures to this long side.
         min_decoded_fraction: A clip of which less can be decoded is an error.
         num_threads: Threads of the video decoder.
@@ -126,25 +130,34 @@ def decode_clip(
         max_side_px=max_side_px,
         min_decoded_fraction=min_decoded_fraction,
     )
-    own_rate_hz = sample_rate_hz if with_audio and audio_uri is None else None
+    with_own_sound = with_audio and audio_uri is None
     with clip_errors(location):
-        if _is_pictures(location):
-            clip = _assemble(_image_folder().decode_folder(location, wanted), wanted)
+        if is_pictures(location):
+            clip = _assemble(_image_folder().decode_folder(location, wanted, picture_order), wanted)
         else:
             clip = _by_index_if_true(
                 MediaFile(location),
-                lambda media: _decode_file(media, wanted, num_threads, own_rate_hz),
+                lambda media: _decode_file(
+                    media, wanted, num_threads, with_own_sound, sample_rate_hz
+                ),
             )
     if with_audio and audio_uri is not None:
-        waveform, refused = decode_audio_file(
+        sound, refused = decode_audio_file(
             audio_uri,
             start_s=start_s or 0.0,
             duration_s=clip.duration_s,
             is_open_ended=end_s is None,
             sample_rate_hz=sample_rate_hz,
         )
-        clip = replace(clip, audio=waveform, refused_packets=clip.refused_packets + refused)
-    return replace(clip, sample_rate_hz=sample_rate_hz)
+        clip = _with_sound(clip, sound, refused)
+    return clip
+
+
+def _with_sound(clip: DecodedClip, sound: Sound | None, refused: int) -> DecodedClip:
+    clip = replace(clip, refused_packets=clip.refused_packets + refused)
+    if sound is None:
+        return clip
+    return replace(clip, audio=sound.samples, sample_rate_hz=sound.rate_hz)
 
 
 def probe_clip(uri: str) -> ClipInfo:
@@ -155,7 +168,7 @@ def probe_clip(uri: str) -> ClipInfo:
     """
     location = absolute(uri)
     with clip_errors(location):
-        if _is_pictures(location):
+        if is_pictures(location):
             return _probe_folder(location)
         return _by_index_if_true(MediaFile(location), _probe_file)
 
@@ -175,7 +188,7 @@ def _image_folder() -> ModuleType:
     return image_folder
 
 
-def _is_pictures(location: str) -> bool:
+def is_pictures(location: str) -> bool:
     """Whether a clip is a folder of pictures, or a picture: a clip of one frame."""
     if location.lower().endswith(PICTURE_SUFFIXES):
         return True
@@ -185,9 +198,12 @@ def _is_pictures(location: str) -> bool:
 
 
 def _decode_file(
-    media: MediaFile, wanted: Wanted, num_threads: int, sample_rate_hz: int | None
+    media: MediaFile,
+    wanted: Wanted,
+    num_threads: int,
+    with_sound: bool,
+    sample_rate_hz: int | None,
 ) -> DecodedClip:
-    """A media file; without a sample rate, without its sound."""
     location = media.location
     with media.open() as container:
         stream, sound = video_stream(container, location), audio_stream(container)
@@ -196,15 +212,15 @@ def _decode_file(
             container, stream, sound, media, start_s=wanted.start_s, end_s=wanted.end_s
         )
         _check_coverage(container, stream, packets, location, wanted)
-        if sample_rate_hz is None:
+        if not with_sound:
             packets.audio = []
         video = decode_fast(container, stream, packets, media, wanted)
         if video is None:
             video = decode_sequentially(media, wanted, num_threads)
         clip = _assemble(video, wanted)
-        waveform, refused = None, 0
-        if sample_rate_hz is not None and sound is not None:
-            waveform, refused = decode_waveform(
+        decoded, refused = None, 0
+        if with_sound and sound is not None:
+            decoded, refused = decode_waveform(
                 sound,
                 fetched_audio(media, packets),
                 zero_s=video.times.zero_s,
@@ -213,8 +229,7 @@ def _decode_file(
                 is_open_ended=wanted.end_s is None,
                 sample_rate_hz=sample_rate_hz,
             )
-    refused += video.refused + packets.refused
-    return replace(clip, audio=waveform, refused_packets=refused)
+    return _with_sound(clip, decoded, refused + packets.refused)
 
 
 def _assemble(video: DecodedVideo, wanted: Wanted) -> DecodedClip:

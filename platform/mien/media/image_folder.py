@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mien.media.containers import PICTURE_SUFFIXES as PICTURE_SUFFIXES
+from mien.media.containers import PictureOrder
 from mien.media.errors import ClipError
 from mien.media.frame_times import DecodedVideo, FrameTimes, Wanted
 from mien.media.pictures import Picture, shrunk_size
@@ -36,8 +37,8 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
-def list_pictures(folder: str) -> list[str]:
-    """Locations of a folder's pictures in natural order; of a picture, its own.
+def list_pictures(folder: str, order: PictureOrder = "natural") -> list[str]:
+    """Locations of a folder's pictures in order; of a picture, its own.
 
     Raises:
         ClipError: the folder holds no picture.
@@ -58,7 +59,10 @@ def list_pictures(folder: str) -> list[str]:
             f"the folder {folder} holds no pictures; expected one file a frame "
             f"({', '.join(PICTURE_SUFFIXES)}).",
         )
-    return [join(folder, name) for name in sorted(pictures, key=natural_key)]
+    return [
+        join(folder, name)
+        for name in sorted(pictures, key=natural_key if order == "natural" else None)
+    ]
 
 
 def read_picture(location: str, max_side_px: int | None = None) -> Picture:
@@ -101,14 +105,14 @@ def first_readable(files: Sequence[str]) -> Picture:
     return reader.pictures[number]
 
 
-def decode_folder(folder: str, wanted: Wanted) -> DecodedVideo:
+def decode_folder(folder: str, wanted: Wanted, order: PictureOrder = "natural") -> DecodedVideo:
     """The wanted pictures; a damaged one is stood in for by the nearest that can be read.
 
     Raises:
         ClipError: the folder has no frame between start and end, or too few that can be read.
         StorageError: it cannot be listed or a file cannot be fetched.
     """
-    files = list_pictures(folder)
+    files = list_pictures(folder, order)
     times = folder_times(len(files)).window(wanted.start_s, wanted.end_s)
     indices = wanted.choose(len(times.ticks), folder)
     reader = _PictureReader([files[tick] for tick in times.ticks], wanted.max_side_px)

@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import random
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -260,6 +261,38 @@ def write_bytes_atomically(location: str, data: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
         raise
+
+
+def write_file_atomically(location: str, source: str) -> None:
+    """Put a local file, which may be too large for memory, at a location: whole or not at all.
+
+    Raises:
+        StorageError: a remote location cannot be written to.
+        OSError: a local one cannot.
+    """
+    if is_remote(location):
+        fs, path = file_system(location)
+        is_one_step = location.split("://", 1)[0] in _PUTS_ARE_ATOMIC
+        patiently(location, lambda: _put_file(fs, source, path, is_one_step=is_one_step))
+        return
+    path = absolute(location)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    part = f"{path}.{uuid.uuid4().hex}.part"
+    try:
+        shutil.copyfile(source, part)
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+
+
+def _put_file(fs: Any, source: str, path: str, *, is_one_step: bool) -> None:
+    part = path if is_one_step else f"{path}.{uuid.uuid4().hex}.part"
+    if not is_one_step:
+        fs.makedirs(parent_path(path), exist_ok=True)
+    fs.put_file(source, part)
+    if not is_one_step:
+        fs.mv(part, path)
 
 
 def _write_remote(location: str, data: bytes) -> None:

@@ -17,7 +17,7 @@ from mien.seeds import derive_seed
 from mien.stream.augment import augment_audio, augment_video
 from mien.stream.batches import Row
 from mien.stream.plan import DEFAULT, LoadPlan
-from mien.stream.prepare import SAMPLE_RATE_HZ, PreparedClip
+from mien.stream.prepare import PreparedClip
 from mien_models.contract import UNLABELLED, StreamSpec, ViewSpec
 
 
@@ -138,10 +138,10 @@ def _audio(request: ClipRequest, clip: PreparedClip) -> Row:
     hop_ms = audio.hop_ms
     if audio.span == "whole":
         hop_ms = hop_of_whole_ms(
-            len(clip.audio), audio.num_frames, sample_rate_hz=SAMPLE_RATE_HZ, hop_ms=hop_ms
+            len(clip.audio), audio.num_frames, sample_rate_hz=clip.audio_rate_hz, hop_ms=hop_ms
         )
     features = log_mel(
-        clip.audio, sample_rate_hz=SAMPLE_RATE_HZ, num_mels=audio.num_mels, hop_ms=hop_ms
+        clip.audio, sample_rate_hz=clip.audio_rate_hz, num_mels=audio.num_mels, hop_ms=hop_ms
     )
     log_mel_FM, valid = fit_length(features, audio.num_frames, mean=audio.mean, std=audio.std)
     augmentation = request.spec.views[0].augmentation

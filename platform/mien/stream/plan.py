@@ -27,6 +27,8 @@ class LoadPlan:
             align_faces=spec.align_faces,
             face_rule=self.face_rule,
             with_audio=spec.audio is not None,
+            native_sound=spec.audio is not None and spec.audio.sound == "native",
+            picture_order=spec.picture_order,
         )
 
     def prepare(self, ref: ClipRef, spec: StreamSpec, choose_frames: ChooseFrames) -> PreparedClip:

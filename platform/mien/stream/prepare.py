@@ -16,6 +16,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from mien.clips.manifest import ClipRef
+from mien.media.containers import PictureOrder
 from mien.media.decode import DecodedClip, decode_clip
 from mien.media.faces import FaceDetector, FaceRule, align_clip
 
@@ -36,6 +37,10 @@ class CropSettings:
     """Aligned face crops; False: the whole picture, resized."""
     face_rule: FaceRule
     with_audio: bool
+    native_sound: bool = False
+    """Sound at its own rate and of its first channel, instead of `SAMPLE_RATE_HZ` and the mean."""
+    picture_order: PictureOrder = "natural"
+    """Of clips that are folders of pictures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +56,9 @@ class PreparedClip:
     has_face_N: npt.NDArray[np.bool_]
     """A face was found; always True where faces aren't looked for."""
     audio: npt.NDArray[np.float32] | None
-    """Mono samples at `SAMPLE_RATE_HZ`; None where there is no sound, or none is wanted."""
+    """Mono samples; None where there is no sound, or none is wanted."""
+    audio_rate_hz: int
+    """0 where there is no sound."""
     num_frames: int
     """Frames that could be asked for."""
 
@@ -79,7 +86,8 @@ def decode(ref: ClipRef, settings: CropSettings, choose_frames: ChooseFrames) ->
         end_s=ref.end_s,
         audio_uri=ref.audio_uri,
         with_audio=settings.with_audio,
-        sample_rate_hz=SAMPLE_RATE_HZ,
+        sample_rate_hz=None if settings.native_sound else SAMPLE_RATE_HZ,
+        picture_order=settings.picture_order,
     )
 
 
@@ -92,6 +100,7 @@ def prepared(clip: DecodedClip, ref: ClipRef, settings: CropSettings) -> Prepare
         frame_times_N=clip.frame_times_s,
         has_face_N=has_face_N,
         audio=clip.audio,
+        audio_rate_hz=clip.sample_rate_hz,
         num_frames=clip.num_source_frames,
     )
 

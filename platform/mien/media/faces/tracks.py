@@ -81,13 +81,18 @@ class FaceTracker:
     Args:
         max_gap_frames: A track that was not found for more frames than this is over. None: never,
             which suits clips; films need a bound.
+        keeps_faces: Whether `tracks` is kept. False for films: memory then holds the newest faces
+            of the tracks that are not over, however long the film.
     """
 
-    def __init__(self, *, max_gap_frames: int | None = None) -> None:
+    def __init__(self, *, max_gap_frames: int | None = None, keeps_faces: bool = True) -> None:
         self._max_gap_frames = max_gap_frames
+        self._keeps_faces = keeps_faces
         self._open: list[_OpenTrack] = []
+        self.num_tracks = 0
+        """Tracks so far, those that are over included."""
         self.tracks: list[FaceTrack] = []
-        """All tracks so far, those that are over included."""
+        """All of them; empty where faces are not kept."""
 
     def update(self, frame: int, faces: Sequence[Face]) -> list[int]:
         """Takes in a frame's faces and returns their track ids, in the faces' order.
@@ -104,6 +109,8 @@ class FaceTracker:
         for index, face in enumerate(faces):
             track = continued.get(index) or self._begin()
             track.extend(frame, face, is_alone=_is_alone(face, faces))
+            if not self._keeps_faces:
+                track.forget_old_faces()
             ids.append(track.track.track_id)
         return ids
 
@@ -126,8 +133,10 @@ class FaceTracker:
         return continued
 
     def _begin(self) -> _OpenTrack:
-        track = _OpenTrack(FaceTrack(track_id=len(self.tracks)))
-        self.tracks.append(track.track)
+        track = _OpenTrack(FaceTrack(track_id=self.num_tracks))
+        self.num_tracks += 1
+        if self._keeps_faces:
+            self.tracks.append(track.track)
         self._open.append(track)
         return track
 
@@ -153,6 +162,10 @@ class _OpenTrack:
         self.track.frames.append(frame)
         self.track.faces.append(face)
         self.last_frame = frame
+
+    def forget_old_faces(self) -> None:
+        # Two are left: that a track has just begun shows in its having one.
+        del self.track.frames[:-2], self.track.faces[:-2]
 
     def cost(self, frame: int, face: Face) -> float:
         """How badly a face fits; `_IMPOSSIBLE` if it can't be this person's."""

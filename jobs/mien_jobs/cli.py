@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "forget": ("forget", "remove a person from manifests, caches and memories; list the models"),
     "cache": ("cache", "decode clips once, for every epoch and every run"),
     "train": ("train", "train a method on a manifest, on one machine or a cluster"),
+    "tune": ("tune", "search for the settings that score best on people held out"),
     "submit": ("submit", "run any of these verbs on a Ray cluster or on Kubernetes"),
     "jobs": ("jobs", "jobs on clusters: list, logs, stop, status, resume"),
     "evaluate": ("evaluate", "score a model on the people it has never seen"),

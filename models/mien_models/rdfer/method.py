@@ -277,6 +277,11 @@ class Rdfer(Method):
         final = self._plain(batch).final
         return Prediction(logits_BK=final.logits_BK, features_BD=final.clip_BL)
 
+    @property
+    def samples_again(self) -> bool:
+        """Whether there are key frames at all: two streams, with KER between them."""
+        return self.config.streams in ("both", "detail")
+
     def key_frames(self, batch: ClipBatch) -> Tensor:
         """Where KER looks: [B, J, U] positions among the loaded frames, fractional ones too.
 

@@ -114,6 +114,11 @@ class CheckpointStore:
         names = self.names()
         return self._read(names[-1]) if names else None
 
+    def newest_state(self) -> dict[str, Any] | None:
+        """The JSON state of the newest complete checkpoint, without its tensors."""
+        names = self.names()
+        return json.loads(read_bytes(self._path(names[-1], _COMPLETE))) if names else None
+
     def names(self) -> list[str]:
         """Complete checkpoints, oldest first."""
         files = [file.split("/") for file in list_files(join(self.folder, "checkpoints"))]

@@ -49,7 +49,7 @@ def relative_entropy(attention_MN: Tensor, allowed_MN: Tensor, top_k: int | None
 
     Rows that may use one key at most are 0.
     """
-    number_M = allowed_MN.sum(dim=1).clamp(max=top_k)
+    number_M = allowed_MN.sum(dim=1).clamp(max=top_k or allowed_MN.shape[1])
     entropy_M = torch.special.entr(attention_MN).sum(dim=1)
     return torch.where(number_M > 1, entropy_M / number_M.clamp(min=2).log(), 0.0)
 

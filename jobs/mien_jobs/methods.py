@@ -133,14 +133,23 @@ def load_method(folder: str | Path) -> tuple[PackageInfo, Method]:
         ValueError: its method or configuration is not known to this installation.
     """
     info, tensors = load_package(folder)
+    return info, restore_method(build_like(info), info, tensors)
+
+
+def build_like(info: PackageInfo) -> Method:
+    """A package's method with fresh weights, before its stages are begun.
+
+    Raises:
+        PackageError: written with settings that this installation doesn't know.
+        ValueError: its method is not known to this installation.
+    """
     entry = find_method(info.method)
     try:
         config = cast(Any, overrides.from_json(entry.config, json.dumps(info.config)))
     except overrides.OverrideError as error:
         raise PackageError(
-            f"{folder} was written by Mien {info.mien_version} (commit {info.git_sha}) with other "
+            f"the model was written by Mien {info.mien_version} (commit {info.git_sha}) with other "
             f"settings of {info.method} than this installation knows: {error}. Use that version, "
             "or train the model again."
         ) from error
-    method = entry.method(config, info.label_set.classes)
-    return info, restore_method(method, info, tensors)
+    return entry.method(config, info.label_set.classes)

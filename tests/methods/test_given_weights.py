@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mien.infer.package import PackageError, load_slim
 from mien.weights.part_file import PartFacts, read_part, write_part
+from mien_jobs.cli import main
 from mien_jobs.methods import load_method
 from mien_jobs.recipe import Recipe
 from mien_jobs.training import prepare, run_training
@@ -48,6 +50,39 @@ def test_given_encoders_are_used_and_stay_frozen(small_recipe: MakeRecipe, tmp_p
     assert trained == {"pos_embed"}
     assert info.pretrained["video_encoder"]["licence"] == "none"
     assert info.pretrained["audio_encoder"]["sha256"] == read_part(files["audio_encoder"]).sha256
+
+
+def test_a_slim_package_is_small_and_becomes_whole_again(
+    small_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = small_recipe("mma_dfer", "config.autoencoder=none", "config.epochs=1")
+    files = {part: write_encoder(tmp_path, part, bare) for part in PARTS}
+    given = [f"weights.{part}={file}" for part, file in files.items()]
+    recipe = small_recipe("mma_dfer", "config.autoencoder=none", "config.epochs=1", *given)
+    package = Path(run_training(prepare(recipe), say=lambda _: None).package)
+    slim, whole = tmp_path / "slim", tmp_path / "whole"
+
+    assert main(["weights", "slim", str(package), "--out", str(slim)]) == 0
+    _, kept = load_slim(slim)
+    _, method = load_method(package)
+    frozen = {name for name, parameter in method.named_parameters() if "_encoder.blocks" in name}
+    assert frozen and not frozen & set(kept)
+    assert "network.video_encoder.cls_token" not in kept
+    assert {name for name in kept if "prompt" in name}
+    with pytest.raises(PackageError, match="mien weights complete"):
+        load_method(slim)
+
+    moved = tmp_path / "moved.safetensors"
+    Path(files["audio_encoder"]).rename(moved)
+    command = ["weights", "complete", str(slim), "--out", str(whole)]
+    assert main(command) == 2
+    assert "audio_encoder" in capsys.readouterr().err
+    assert main([*command, "--with", f"audio_encoder={files['video_encoder']}"]) == 2
+    assert "is not the audio_encoder that this model was trained on" in capsys.readouterr().err
+    assert not whole.exists()
+    assert main([*command, "--with", f"audio_encoder={moved}"]) == 0
+    for name in ("model.json", "weights.safetensors"):
+        assert (whole / name).read_bytes() == (package / name).read_bytes()
 
 
 def test_training_without_them_is_refused(small_recipe: MakeRecipe) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The actions: import, show."""
+    """The actions: import, show, slim, complete."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     bring = actions.add_parser("import", help="check a published checkpoint and make it ours")
     bring.add_argument("file", type=Path, help="a .pth, .pt, .bin or .safetensors file")
@@ -26,6 +27,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     show = actions.add_parser("show", help="what is in a file, and what it could be imported as")
     show.add_argument("file", type=Path)
+    _add_package_action(
+        actions, "slim", "a copy of a model package without the weights that its training was given"
+    )
+    _add_package_action(actions, "complete", "put those weights back into a slim package")
+
+
+def _add_package_action(actions: Any, name: str, what: str) -> None:
+    action = actions.add_parser(name, help=what)
+    action.add_argument("package", type=Path, help="the package folder")
+    action.add_argument(
+        "--with",
+        dest="parts",
+        nargs="+",
+        default=[],
+        metavar="PART=FILE",
+        help="where the given weights are now (default: where they were when it was trained)",
+    )
+    action.add_argument("--out", required=True, type=Path, help="the package folder to write")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +54,27 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "show":
         print("\n".join(describe_file(args.file)))
         return 0
+    if args.action in ("slim", "complete"):
+        return _slim_or_complete(args)
     return _import(args.file, args.kind, args.out)
+
+
+def _slim_or_complete(args: argparse.Namespace) -> int:
+    from mien_jobs.slim import complete, slim
+
+    if wrong := [text for text in args.parts if "=" not in text]:
+        raise ValueError(f"--with {wrong[0]}: expected PART=FILE, as in video_encoder=FILE")
+    parts = dict(text.split("=", 1) for text in args.parts)
+    if args.action == "complete":
+        info = complete(args.package, parts, args.out)
+        print(f"wrote {args.out}: {info.method}, whole again, the same to the last bit")
+        return 0
+    found = slim(args.package, parts, args.out)
+    print(
+        f"wrote {args.out}: {found.kept} tensors, {found.num_bytes / 1e6:.1f} MB; "
+        f"{found.left_out} left out, which the given weights hold"
+    )
+    return 0
 
 
 def _import(file: Path, kind: str, out: str) -> int:

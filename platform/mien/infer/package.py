@@ -4,7 +4,8 @@
 
     package/
         model.json            PackageInfo, with the SHA-256 of the weights
-        weights.safetensors   every tensor of the method's state_dict
+        weights.safetensors   every tensor of the method's state_dict (a slim package: without
+                              those of the parts that ``left_out`` names)
 
 Nothing in it is pickled, so loading a package that a stranger handed over runs none of his code.
 The folder is written under another name and renamed when it is whole.
@@ -73,6 +74,11 @@ class PackageInfo:
     format_version: int = FORMAT_VERSION
     weights_sha256: str = ""
     """Filled in by :func:`save_package`."""
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of a slim package, the parts that others trained and that it does not carry, with what
+    :attr:`pretrained` knows of them; loading needs them put back."""
+    whole_sha256: str = ""
+    """Of a slim package, the weights' hash before the parts were left out."""
 
     def to_json(self) -> dict[str, Any]:
         """The info as JSON values."""
@@ -147,6 +153,28 @@ def load_package(folder: str | Path) -> tuple[PackageInfo, dict[str, Tensor]]:
         PackageError: no such folder, a missing or unreadable file, changed weights, newer format.
     """
     info = read_info(folder)
+    if info.left_out:
+        files = " ".join(f"{part}=FILE" for part in info.left_out)
+        raise PackageError(
+            f"{folder} is a slim package, without {', '.join(info.left_out)}; put them back with "
+            f"`mien weights complete {folder} --with {files} --out FOLDER`"
+        )
+    return info, _load_weights(folder, info)
+
+
+def load_slim(folder: str | Path) -> tuple[PackageInfo, dict[str, Tensor]]:
+    """As :func:`load_package`, with what a slim package holds of the tensors.
+
+    Raises:
+        PackageError: as :func:`load_package`, and for a package that is whole.
+    """
+    info = read_info(folder)
+    if not info.left_out:
+        raise PackageError(f"{folder} is whole: nothing was left out of it")
+    return info, _load_weights(folder, info)
+
+
+def _load_weights(folder: str | Path, info: PackageInfo) -> dict[str, Tensor]:
     weights = Path(folder) / WEIGHTS_FILE
     if not weights.is_file():
         raise PackageError(f"{folder}: {WEIGHTS_FILE} is missing; copy the whole package folder")
@@ -157,7 +185,7 @@ def load_package(folder: str | Path) -> tuple[PackageInfo, dict[str, Tensor]]:
             f"{info.weights_sha256[:12]}...; the file was changed or cut short: copy it again"
         )
     try:
-        return info, load_file(weights)
+        return load_file(weights)
     except SafetensorError as error:
         raise PackageError(f"{weights} is not a safetensors file: {error}") from error
 
@@ -196,14 +224,7 @@ def restore_method(method: Method, info: PackageInfo, tensors: Mapping[str, Tens
     Raises:
         PackageError: the tensors don't fit this network (a different version of the method).
     """
-    if tuple(method.classes) != info.label_set.classes:
-        raise PackageError(
-            f"the method was built for classes {list(method.classes)}, the package holds "
-            f"{list(info.label_set.classes)}"
-        )
-    method.load_json_state(dict(info.json_state))
-    for index in range(info.stages_begun):
-        method.begin_stage(index)
+    begin_stages(method, info)
     try:
         method.load_state_dict(dict(tensors))
     except RuntimeError as error:
@@ -212,6 +233,22 @@ def restore_method(method: Method, info: PackageInfo, tensors: Mapping[str, Tens
             f"{info.mien_version}, commit {info.git_sha or 'unknown'}): {error}"
         ) from error
     return method.eval()
+
+
+def begin_stages(method: Method, info: PackageInfo) -> None:
+    """Gives a freshly built method the shape that a package's network has.
+
+    Raises:
+        PackageError: the method was built for other classes.
+    """
+    if tuple(method.classes) != info.label_set.classes:
+        raise PackageError(
+            f"the method was built for classes {list(method.classes)}, the package holds "
+            f"{list(info.label_set.classes)}"
+        )
+    method.load_json_state(dict(info.json_state))
+    for index in range(info.stages_begun):
+        method.begin_stage(index)
 
 
 def sha256_of(path: str | Path) -> str:

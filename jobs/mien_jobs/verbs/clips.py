@@ -11,6 +11,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "check": ("clips_check", "open every file: broken ones, duplicates, leaks, silence, no face"),
     "contact-sheet": ("clips_contact_sheet", "a picture of faces, a row for each class"),
     "correct": ("clips_correct", "lay a person's decisions about labels over a manifest"),
+    "hide-labels": ("clips_hide_labels", "keep so many labels a class, for semi-supervision"),
     "anonymise": ("clips_anonymise", "copies fit for sharing: one face, no tags, new names"),
 }
 """Action: its module in ``mien_jobs.verbs``, and what it does."""

@@ -26,6 +26,8 @@ class ThrottlingProxy:
         self.requests: Counter[str] = Counter()
         """Forwarded requests by method and path."""
         self.refused = 0
+        self.sent_bytes = 0
+        """Of the answers that were given out."""
         self._refusals: Counter[str] = Counter()
         self._refuse_first = refuse_first
         self._bytes_per_s = bytes_per_s
@@ -68,7 +70,10 @@ class ThrottlingProxy:
                     upstream.putheader(name, value)
             upstream.endheaders(body)
             answer = upstream.getresponse()
-            _answer(handler, answer.status, answer.getheaders(), answer.read(), self._bytes_per_s)
+            given = answer.read()
+            with self._lock:
+                self.sent_bytes += len(given)
+            _answer(handler, answer.status, answer.getheaders(), given, self._bytes_per_s)
         finally:
             upstream.close()
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 from s3_proxy import ThrottlingProxy
@@ -16,6 +18,7 @@ from mien.clips.labels import LabelSet
 from mien.clips.manifest import Manifest, ManifestError
 from mien.clips.splits import Split
 from mien.media import storage
+from mien.media.decode import decode_clip
 from mien.media.storage import StorageError, StorageUnreachableError, StorageUnusableError
 from mien.stream.source import ClipSource
 from mien.train.checkpoint import Checkpoint, CheckpointError, CheckpointStore
@@ -165,6 +168,38 @@ def test_a_throttled_stream_is_complete(manifest, s3_server, monkeypatch):
         torch.equal(a.video_BTCHW, b.video_BTCHW) for a, b in zip(found, expected, strict=True)
     )
     assert len(source.quarantine) == 0
+
+
+def write_long_film(path: Path) -> None:
+    """Twenty seconds of noise: about 12 MB."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        options = {"preset": "ultrafast", "g": "12", "qp": "12"}
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for _ in range(500):
+            picture = rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def test_a_window_of_a_long_film_is_fetched_by_ranges(s3_server, monkeypatch, tmp_path):
+    film = tmp_path / "long.mp4"
+    write_long_film(film)
+    size = film.stat().st_size
+    assert size > 8e6
+    place = f"s3://{BUCKET}/films/long.mp4"
+    storage.write_bytes_atomically(place, film.read_bytes())
+    window = {"choose_frames": lambda num: [0, 20, num - 1], "start_s": 12.1, "end_s": 14.1}
+    with ThrottlingProxy(s3_server.endpoint, bytes_per_s=None) as proxy:
+        use({"AWS_ENDPOINT_URL": proxy.endpoint}, monkeypatch)
+        found = decode_clip(place, **window)
+    expected = decode_clip(str(film), **window)
+    assert np.array_equal(found.frames_THWC, expected.frames_THWC)
+    assert np.array_equal(found.frame_times_s, expected.frame_times_s)
+    # Two of twenty seconds, and the ends of the file in which an index may lie.
+    assert proxy.sent_bytes < 0.4 * size
+    assert sum(proxy.requests.values()) <= 12
 
 
 def test_resuming_reads_nothing_that_was_consumed(manifest, s3_server, monkeypatch):

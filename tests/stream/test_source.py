@@ -253,6 +253,27 @@ def test_streams_filter_by_split_label_and_id(manifest):
     assert source.num_clips(dataclasses.replace(train, labelled=False)) == 0
 
 
+def test_clips_of_one_source_stand_side_by_side(manifest):
+    spec = dataclasses.replace(SPEC, batch_size=4, clips_per_source=2)
+    plain = {
+        clip_id: batch.rows(place, place + 1)
+        for batch in open_source(manifest).batches(
+            dataclasses.replace(SPEC, batch_size=1), start_step=0, num_steps=len(manifest)
+        )
+        for place, clip_id in enumerate(batch.clip_ids)
+    }
+    assert len(plain) == len(manifest)
+    for batch in open_source(manifest).batches(spec, start_step=0, num_steps=3):
+        sources = [ref.source for ref in manifest.by_ids(list(batch.clip_ids))]
+        assert sources[0] == sources[1]
+        assert sources[2] == sources[3]
+        assert len(set(batch.clip_ids)) == 4
+        for place, clip_id in enumerate(batch.clip_ids):
+            alone = plain[clip_id]
+            assert torch.equal(batch.video_BTCHW[place], alone.video_BTCHW[0])
+            assert batch.label_B[place] == alone.label_B[0]
+
+
 def test_native_sound_is_heard_at_its_own_rate(manifest):
     spec = dataclasses.replace(SPEC, audio=AudioSpec(num_frames=64, num_mels=32, sound="native"))
     batch = next(open_source(manifest).scan(spec))

@@ -13,6 +13,7 @@ from typing import Any, cast
 from mien.cluster.errors import ClusterError
 from mien.cluster.jobs import Job, JobRequest, Status, next_name, refuse_unended
 from mien.cluster.leaks import refuse_secrets
+from mien.cluster.manifest_rules import faults
 from mien.cluster.rayjob import CODE, COMMAND, GroupDemand, make_rayjob, to_yaml
 from mien.cluster.working_tree import WorkingTree
 
@@ -36,7 +37,10 @@ class KubernetesJobs:
 
     def manifest(self, request: JobRequest) -> str:
         """The RayJob that ``submit`` would create."""
-        text = to_yaml(make_rayjob(request, self.demands, self.namespace))
+        made = make_rayjob(request, self.demands, self.namespace)
+        if found := faults(made):
+            raise ClusterError(f"KubeRay would refuse the manifest: {'; '.join(found)}")
+        text = to_yaml(made)
         refuse_secrets(text, os.environ, "the manifest")
         return text
 

@@ -76,6 +76,8 @@ def make_rayjob(request: JobRequest, demands: list[GroupDemand], namespace: str)
         "annotations": {CODE: request.code, COMMAND: json.dumps(request.command)},
     }
     job["spec"]["entrypoint"] = request.entrypoint
+    (submitter,) = job["spec"]["submitterPodTemplate"]["spec"]["containers"]
+    submitter["image"] = request.image
     cluster = job["spec"]["rayClusterSpec"]
     cluster["headGroupSpec"] = {
         # The head schedules; work on it would slow down every node.

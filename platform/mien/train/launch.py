@@ -80,6 +80,10 @@ def _no_report(metrics: Mapping[str, float]) -> None:
     """Nobody waits for the metrics of an epoch."""
 
 
+def _unwatched(tracker: Tracker) -> Tracker:
+    return tracker
+
+
 def _print(line: str) -> None:
     print(line, flush=True)
 
@@ -91,8 +95,18 @@ def run_worker(
     *,
     say: Callable[[str], None] = _print,
     report: Callable[[Mapping[str, float]], None] = _no_report,
+    watch: Callable[[Tracker], Tracker] = _unwatched,
 ) -> FitResult:
-    """One worker's part of a job, from an unseeded process to the shipped model."""
+    """One worker's part of a job, from an unseeded process to the shipped model.
+
+    Args:
+        job: what to train.
+        world: which worker this is.
+        executor: decodes.
+        say: prints a line.
+        report: gets the metrics of every epoch.
+        watch: puts something between the loop and the main worker's tracker.
+    """
     plan = job.plan
     torch.set_num_threads(plan.threads_per_worker or max(1, (os.cpu_count() or 1) // world.size))
     seed_torch(plan.seed, "build")
@@ -109,6 +123,8 @@ def run_worker(
         plan=job.loading,
     )
     tracker = _open_tracker(job, world)
+    if world.is_main:
+        tracker = watch(tracker)
     tracker.set_tags({"mien.device": device_name(world.device)})
     result = fit(
         method,

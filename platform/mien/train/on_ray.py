@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from mien.stream.ray_executor import RayExecutor
 from mien.train.launch import TrainJob, run_worker
 from mien.train.loop import FitResult
 from mien.train.plan import TrainPlan
+from mien.train.prometheus import RunGauges, observed
 from mien.train.world import World, choose_device
 
 _POLL_S = 0.3
@@ -134,6 +135,13 @@ def _worker(config: dict[str, Any]) -> FitResult:
     messages = config["messages"]
     DataContext.get_current().enable_progress_bars = False
     context = ray.train.get_context()
+    gauges = RunGauges(job.name)
+
+    def report(metrics: Mapping[str, float]) -> None:
+        if context.get_world_rank() == 0:
+            gauges.set(metrics)
+        ray.train.report(dict(metrics))
+
     try:
         world = World(
             rank=context.get_world_rank(),
@@ -149,7 +157,8 @@ def _worker(config: dict[str, Any]) -> FitResult:
                 group=job.cluster.decode,
             ),
             say=lambda line: messages.say.remote(line),
-            report=lambda metrics: ray.train.report(dict(metrics)),
+            report=report,
+            watch=lambda tracker: observed(tracker, gauges.set),
         )
     except ValueError as error:
         ray.get(messages.refuse.remote(str(error)))

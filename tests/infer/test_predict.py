@@ -1,164 +1,251 @@
-"""Prediction of real files with a method whose answer can be read off the picture."""
+"""Prediction of real films with a method whose answer can be read off the picture."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from infer.colour_method import BLUE, COLOURS, GREEN, RED, ColourMethod
 
-from mien.clips.labels import LabelSet
-from mien.infer.predict import FilePrediction, predict_file
-from mien.infer.windows import Window, cut_windows
+from mien.clips.manifest import ClipRef
+from mien.infer.network import BatchedNetwork, BrokenNetworkError
+from mien.infer.predict import FilePrediction, FilmReading, FilmSettings, predict_file
+from mien.infer.rows import Columns, FrameRow, WindowRow, table_writer
+from mien.infer.windows import Windowing
 from mien.media.errors import ClipError
-from mien_models.contract import (
-    AudioSpec,
-    ClipBatch,
-    Method,
-    Prediction,
-    Progress,
-    Range,
-    Stage,
-    StepOutput,
-    StreamSpec,
-    ViewSpec,
-)
+from mien.stream.batches import collate
+from mien.stream.load import ClipRequest, load_clip
+from mien_models.contract import ClipBatch, Method, Prediction
 
-COLOURS = LabelSet(name="colours", classes=("red", "green", "blue"))
-RED, GREEN, BLUE = (220, 30, 30), (30, 220, 30), (30, 30, 220)
 Film = Callable[..., Path]
 
 
-class ColourMethod(Method):
-    """Says which colour the picture has; the sound, where there is any, sharpens the answer."""
-
-    def __init__(self, *, with_audio: bool = True, align_faces: bool = True) -> None:
-        super().__init__()
-        self.align_faces = align_faces
-        self.classes = COLOURS.classes
-        self.with_audio = with_audio
-
-    def stage(self, index: int) -> Stage | None:
-        return None
-
-    def forward(self, batches: Mapping[str, ClipBatch], progress: Progress) -> StepOutput:
-        raise NotImplementedError
-
-    def predict(self, batch: ClipBatch) -> Prediction:
-        logits_BK = batch.video_BTCHW.double().mean((1, 3, 4)) / 100
-        if batch.audio_BFM is not None:
-            logits_BK = logits_BK * (1 + batch.has_audio_B[:, None].double())
-        return Prediction(logits_BK=logits_BK, features_BD=logits_BK)
-
-    def prediction_stream(self) -> StreamSpec:
-        audio = AudioSpec(num_frames=64, num_mels=16) if self.with_audio else None
-        return StreamSpec(
-            views=(ViewSpec(num_frames=4),),
-            image_size_px=16,
-            align_faces=self.align_faces,
-            audio=audio,
-        )
-
-    @classmethod
-    def search_space(cls) -> Mapping[str, Range]:
-        return {}
-
-
 def predict(
-    path: Path,
-    *,
-    with_audio: bool = True,
-    align_faces: bool = True,
-    window_s: float | None = None,
+    path: Path, *, with_audio: bool = True, faces: bool = False, **windowing: Any
 ) -> FilePrediction:
-    method = ColourMethod(with_audio=with_audio, align_faces=align_faces)
+    method = ColourMethod(with_audio=with_audio, align_faces=faces)
     return predict_file(
         path,
         method=method,
         label_set=COLOURS,
         stream=method.prediction_stream(),
-        window_s=window_s,
+        settings=FilmSettings(windowing=Windowing(**windowing)),
     )
+
+
+def labels(found: FilePrediction) -> list[str | None]:
+    return [window.best(COLOURS.classes)[0] for window in found.windows]
+
+
+def read(
+    path: Path, *, faces: bool = True, **settings: Any
+) -> tuple[list[WindowRow], list[FrameRow]]:
+    method = ColourMethod(align_faces=faces)
+    with BatchedNetwork(method, method.prediction_stream(), batch_size=4) as network:
+        parts = list(FilmReading(str(path), network, FilmSettings(**settings)).parts())
+    windows = [row for part in parts for row in part.windows]
+    return windows, [row for part in parts for row in part.frames]
+
+
+@pytest.fixture(scope="module")
+def talker(synth_manifest: Path) -> Path:
+    return sorted(synth_manifest.parent.rglob("*.mp4"))[0]
+
+
+@pytest.fixture(scope="module")
+def two_talkers(synth_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two people side by side, one of them gone in the middle third."""
+    path = tmp_path_factory.mktemp("two") / "two.mkv"
+    one, other = (
+        [np.kron(picture, np.ones((3, 3, 1), np.uint8)) for picture in _pictures(film)]
+        for film in sorted(synth_manifest.parent.rglob("*.mp4"))[:2]
+    )
+    length = min(len(one), len(other))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 384, 192, "yuv420p"
+        for index in range(3 * length):
+            right = other[index % length]
+            right = np.zeros_like(right) if index // length == 1 else right
+            picture = np.ascontiguousarray(np.concatenate([one[index % length], right], axis=1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _pictures(path: Path) -> Iterator[np.ndarray]:
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
 
 
 def test_short_file_is_one_row(film: Film) -> None:
     found = predict(film([GREEN] * 2))
     (window,) = found.windows
-    assert window.label == "green"
-    assert window.probability == max(window.probabilities)
+    assert labels(found) == ["green"]
     assert sum(window.probabilities) == pytest.approx(1)
-    assert (window.start_s, window.has_audio, window.faces) == (0.0, True, 0.0)
+    assert (window.start_s, window.has_audio, window.faces) == (0.0, True, None)
     assert window.end_s == pytest.approx(2.0, abs=0.01)
 
 
 def test_every_window_sees_its_own_pictures(film: Film) -> None:
-    colours = [RED, RED, BLUE, BLUE, GREEN, GREEN, RED]
-    found = predict(film(colours), window_s=2.0)
-    assert [window.label for window in found.windows] == ["red", "blue", "green", "red"]
+    found = predict(film([RED, RED, BLUE, BLUE, GREEN, GREEN, RED]), window_s=2.0)
+    assert labels(found) == ["red", "blue", "green", "red"]
     assert [window.start_s for window in found.windows] == [0, 2, 4, 6]
     assert found.windows[-1].end_s == pytest.approx(7.0, abs=0.01)
+    assert labels(predict(film([RED] * 6 + [BLUE] * 6))) == ["red", "red", "blue", "blue"]
 
 
-def test_long_file_is_cut_by_itself(film: Film) -> None:
-    found = predict(film([RED] * 6 + [BLUE] * 6))
-    assert [window.label for window in found.windows] == ["red", "red", "blue", "blue"]
+def test_frames_have_the_mean_of_their_windows(film: Film) -> None:
+    windowing = Windowing(window_s=2.0, step_s=1.0)
+    windows, frames = read(film([RED, BLUE, BLUE, GREEN]), faces=False, windowing=windowing)
+    assert [row.frame for row in frames] == list(range(40))
+    assert [row.time_s for row in frames] == pytest.approx([index / 10 for index in range(40)])
+    first, second = (np.array(row.probabilities) for row in windows[:2])
+    assert frames[5].probabilities == pytest.approx(first)
+    assert frames[15].probabilities == pytest.approx((first + second) / 2)
+    assert frames[39].probabilities == pytest.approx(windows[-1].probabilities)
 
 
-def test_missing_sound_and_faces_are_said(film: Film) -> None:
+def test_the_network_sees_what_training_shows_it(talker: Path) -> None:
+    """Frames, crops and sound are those of the stream, to the bit."""
+    seen: list[ClipBatch] = []
+
+    class Notes(ColourMethod):
+        def predict(self, batch: ClipBatch) -> Prediction:
+            seen.append(batch)
+            return super().predict(batch)
+
+    method = Notes(align_faces=True)
+    stream = method.prediction_stream()
+    predict_file(talker, method=method, label_set=COLOURS, stream=stream)
+    request = ClipRequest(
+        ref=ClipRef(clip_id="clip", uri=str(talker)),
+        spec=stream.for_prediction("all"),
+        label_set=COLOURS,
+        subject=-1,
+        seed=0,
+    )
+    expected = collate([load_clip(request)], request.spec)
+    (batch,) = seen
+    assert bool(expected.views[0].has_face_BT.all())
+    assert torch.equal(batch.video_BTCHW, expected.video_BTCHW)
+    assert torch.equal(batch.views[0].frame_times_BT, expected.views[0].frame_times_BT)
+    assert batch.audio_BFM is not None
+    assert expected.audio_BFM is not None
+    assert torch.equal(batch.audio_BFM, expected.audio_BFM)
+
+
+def test_several_people(two_talkers: Path) -> None:
+    windows, frames = read(two_talkers, windowing=Windowing(window_s=0.6))
+    by_frame: dict[int, set[int | None]] = {}
+    for row in frames:
+        by_frame.setdefault(row.frame, set()).add(row.track)
+        assert row.has_face
+        assert row.box is not None
+        assert row.probabilities
+    length = len(by_frame) // 3
+    everybody = set().union(*by_frame.values())
+    assert len(everybody) == 2  # the one who came back is still the same
+    assert all(len(by_frame[index]) == 2 for index in range(length))
+    assert all(len(by_frame[index]) == 1 for index in range(length + 1, 2 * length - 1))
+    assert {row.track for row in windows if row.start_s == 0} == everybody
+    alone, _ = read(two_talkers, windowing=Windowing(window_s=0.6), max_people=1)
+    assert len(alone) == len({row.start_s for row in windows})
+
+
+def test_nobody_is_no_label_and_no_lost_row(film: Film) -> None:
+    windows, frames = read(film([RED]))
+    assert [(row.probabilities, row.reason, row.track) for row in windows] == [
+        ((), "no_face", None)
+    ]
+    assert [(row.frame, row.has_face) for row in frames] == [(index, False) for index in range(10)]
+    found = predict(film([RED]), faces=True)
+    assert found.warnings == ("nobody's face was found in 1 of 1 windows; they have no label",)
+    assert "(no_face)" in found.to_markdown()
+
+
+def test_missing_sound_is_said(film: Film) -> None:
     silent = predict(film([RED], tone=False))
-    assert not silent.windows[0].has_audio
     assert silent.warnings == (
-        "no face was found in 1 of 1 windows (from 0.0 s); their labels don't rest on a face",
         "the file has no sound that can be decoded; the labels rest on the picture alone",
     )
-    unaware = predict(film([RED], tone=False), with_audio=False)
-    assert len(unaware.warnings) == 1
+    assert predict(film([RED], tone=False), with_audio=False).warnings == ()
     loud = predict(film([RED], name="loud.mp4"))
-    assert loud.windows[0].probability > silent.windows[0].probability
+    assert max(loud.windows[0].probabilities) > max(silent.windows[0].probabilities)
 
 
-def test_a_method_that_does_not_look_for_faces_claims_none(film: Film) -> None:
-    found = predict(film([RED]), align_faces=False)
-    assert found.windows[0].faces is None
-    assert found.warnings == ()
-    assert found.to_markdown().splitlines()[2].split("|")[5].strip() == "-"
-    assert found.to_table()["faces"].to_pylist() == [None]
+def test_action_units_of_frames(film: Film) -> None:
+    """Between sampled frames on straight lines."""
+
+    class Units(ColourMethod):
+        action_units = ("AU12",)
+
+        def predict(self, batch: ClipBatch) -> Prediction:
+            logits_BTU = batch.views[0].frame_times_BT[..., None] * 4 - 2
+            logits_BK = super().predict(batch).logits_BK
+            return Prediction(
+                logits_BK=logits_BK, features_BD=logits_BK, action_unit_logits_BTU=logits_BTU
+            )
+
+    method = Units(align_faces=False)
+    with BatchedNetwork(method, method.prediction_stream()) as network:
+        parts = list(FilmReading(str(film([RED])), network).parts())
+    rows = [row for part in parts for row in part.frames]
+    # Sampled are frames 1, 3, 6 and 8 of 10.
+    assert [rows[n].units[0] for n in (1, 3, 6, 8)] == pytest.approx(
+        [1 / (1 + np.exp(2 - 0.4 * n)) for n in (1, 3, 6, 8)]
+    )
+    assert rows[2].units[0] == pytest.approx((rows[1].units[0] + rows[3].units[0]) / 2)
+    assert rows[0].units == rows[1].units
+    row = Columns(classes=COLOURS.classes, action_units=("AU12",)).of_frame(rows[2], "film")
+    assert row["AU12"] == rows[2].units[0]
 
 
 def test_tables(film: Film, tmp_path: Path) -> None:
-    found = predict(film([RED, BLUE]), window_s=1.0)
-    found.write(tmp_path / "out.csv")
-    found.write(tmp_path / "out.parquet")
-    found.write(tmp_path / "out.md")
+    windows, _ = read(film([RED, BLUE]), faces=False, windowing=Windowing(window_s=1.0))
+    columns = Columns(classes=COLOURS.classes)
+    rows = [columns.of_window(row, "film") for row in windows]
+    for ending in ("csv", "parquet", "jsonl"):
+        with table_writer(str(tmp_path / f"out.{ending}"), columns.window_schema) as write:
+            write(rows)
     with open(tmp_path / "out.csv") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["label"] for row in rows] == ["red", "blue"]
-    assert float(rows[1]["p_blue"]) == found.windows[1].probability
-    assert pq.read_table(tmp_path / "out.parquet").equals(found.to_table())
-    text = (tmp_path / "out.md").read_text()
-    assert text.splitlines()[2].startswith("| 0.00    | 1.00  | red   |")
-    assert "warning: no face was found in 2 of 2 windows" in text
-    with pytest.raises(ValueError, match=r"ends in \.csv, \.parquet or \.md"):
-        found.write(tmp_path / "out.xlsx")
+        told = list(csv.DictReader(file))
+    assert [row["label"] for row in told] == ["red", "blue"]
+    assert float(told[1]["p_blue"]) == windows[1].probabilities[2]
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == rows
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    with (
+        pytest.raises(ValueError, match=r"ends in \.parquet, \.csv or \.jsonl"),
+        table_writer(str(tmp_path / "out.xlsx"), columns.window_schema),
+    ):
+        pass
 
 
-def test_windows_without_pictures_keep_their_row(film: Film) -> None:
-    """Ten frames a second: windows of 40 ms hold a frame or none."""
-    found = predict(film([RED]), window_s=0.04)
-    reasons = [window.reason for window in found.windows]
-    assert set(reasons) == {"", "too_few_frames"}
-    assert sum(reason == "" for reason in reasons) == 10
-    empty = found.windows[reasons.index("too_few_frames")]
-    assert (empty.label, empty.probability, empty.probabilities) == (None, None, ())
-    assert found.to_table()["p_red"][reasons.index("too_few_frames")].as_py() is None
-    assert "(too_few_frames)" in found.to_markdown()
-    assert "windows have no label; the first because:" in found.warnings[-1]
+def test_a_table_is_whole_or_not_there(tmp_path: Path) -> None:
+    columns = Columns(classes=COLOURS.classes)
+    row = columns.of_window(WindowRow(start_s=0, end_s=1, has_audio=False), "film")
+
+    def stops_half_way() -> None:
+        with table_writer(str(tmp_path / "out.csv"), columns.window_schema) as write:
+            write([row] * 10_000)
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        stops_half_way()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_files_say_why(film: Film, tmp_path: Path) -> None:
+def test_bad_files_say_why(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match="there is no") as caught:
         predict(tmp_path / "missing.mp4")
     assert caught.value.reason == "missing_file"
@@ -166,8 +253,6 @@ def test_bad_files_say_why(film: Film, tmp_path: Path) -> None:
     with pytest.raises(ClipError) as caught:
         predict(tmp_path / "text.mp4")
     assert caught.value.reason == "not_a_video"
-    with pytest.raises(ValueError, match="window_s=0"):
-        predict(film([RED]), window_s=0)
 
 
 def test_a_broken_network_is_not_an_answer(film: Film, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,28 +261,5 @@ def test_a_broken_network_is_not_an_answer(film: Film, monkeypatch: pytest.Monke
         return Prediction(logits_BK=nothing, features_BD=nothing)
 
     monkeypatch.setattr(ColourMethod, "predict", broken)
-    with pytest.raises(ValueError, match="logits are not finite"):
+    with pytest.raises(BrokenNetworkError, match="logits are not finite"):
         predict(film([RED]))
-
-
-@pytest.mark.parametrize(
-    ("duration_s", "window_s", "ends"),
-    [
-        (9.9, None, [9.9]),
-        (10.5, None, [3, 6, 9, 10.5]),
-        (9.9, 3.0, [3, 6, 9.9]),
-        (10.0, 3.0, [3, 6, 9, 10]),
-        (0.5, 3.0, [0.5]),
-        (6.0, 3.0, [3, 6]),
-    ],
-)
-def test_windows_cover_the_file(
-    duration_s: float, window_s: float | None, ends: list[float]
-) -> None:
-    windows = cut_windows(duration_s, window_s)
-    assert [window.end_s for window in windows] == pytest.approx(ends)
-    assert [window.start_s for window in windows] == pytest.approx([0, *ends[:-1]])
-
-
-def test_window_is_half_open() -> None:
-    assert cut_windows(2.0, 1.0) == [Window(start_s=0, end_s=1), Window(start_s=1, end_s=2)]

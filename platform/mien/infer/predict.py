@@ -1,53 +1,349 @@
-"""A trained method on one video file: a row for each window of the file.
+"""A trained method over a film of any length: rows for its windows and for its frames.
 
-Windows go through the same function that made the training's batches, so that a clip looks the
-same to the network in both; one window is decoded at a time.
+::
+
+    for part in FilmReading(location, network, settings).parts():
+        part.windows, part.frames        # as soon as they are final, in order
+
+The film is read once. Each person's crops go through the same functions that made the training's
+batches, so that a clip looks the same to the network in both. What is held: the crops of the window
+that is being read, the windows that the network has not answered, and their frames' numbers.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
+import numpy as np
 import torch
 
 from mien.clips.labels import LabelSet
 from mien.clips.manifest import ClipRef
 from mien.evaluate.markdown import markdown_table
-from mien.infer.windows import Window, cut_windows
-from mien.media.decode import probe_clip
-from mien.media.errors import ClipError
-from mien.media.storage import absolute, write_bytes_atomically
-from mien.stream.batches import collate
+from mien.infer.network import Answer, BatchedNetwork, Floats
+from mien.infer.people import Person, SeenFrame, seen_frames
+from mien.infer.rows import FrameRow, Part, WindowRow
+from mien.infer.windows import Cut, Window, WindowCutter, Windowing
+from mien.media.film import Film
+from mien.media.storage import absolute
+from mien.stream.batches import Row
 from mien.stream.load import ClipRequest, load_clip
 from mien.stream.plan import DEFAULT, LoadPlan
+from mien.stream.prepare import SAMPLE_RATE_HZ, ChooseFrames, PreparedClip
 from mien_models.contract import Method, StreamSpec
+
+NO_FACE = "no_face"
+"""Why a window has no label: nobody was found in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WindowPrediction:
-    """What the method says about one window."""
+class FilmSettings:
+    """How films are predicted."""
 
+    windowing: Windowing = field(default_factory=Windowing)
+    max_people: int = 8
+    """So many people of a window are predicted, those whose faces cover the most of the picture."""
+    threads: int = 1
+    """Cores that look for faces in one film."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HeldClip(LoadPlan):
+    """Loads the frames of one person and the sound that a reading holds."""
+
+    frames: tuple[tuple[SeenFrame, Person], ...]
     start_s: float
-    """Since the file's first frame."""
-    end_s: float
-    label: str | None
-    """The most probable class; None where the window could not be decoded."""
-    probability: float | None
-    probabilities: tuple[float, ...]
-    """Of all classes in the label set's order; empty where the window could not be decoded."""
+    audio: np.ndarray | None
+    audio_rate_hz: int
+
+    def prepare(self, ref: ClipRef, spec: StreamSpec, choose_frames: ChooseFrames) -> PreparedClip:
+        wanted = list(choose_frames(len(self.frames)))
+        chosen = [self.frames[number] for number in wanted]
+        crops = [person.crop_SSC for _, person in chosen if person.crop_SSC is not None]
+        return PreparedClip(
+            frames_NSSC=np.stack(crops),
+            frame_numbers_N=np.asarray(wanted, dtype=np.int64),
+            frame_times_N=np.array([max(0.0, frame.time_s - self.start_s) for frame, _ in chosen]),
+            has_face_N=np.ones(len(chosen), dtype=np.bool_),
+            audio=self.audio,
+            audio_rate_hz=self.audio_rate_hz,
+            num_frames=len(self.frames),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """What the network was asked about one person in one window."""
+
+    track: int | None
     faces: float | None
-    """Share of the sampled frames in which a face was found; None where the method does not look
-    for faces (``StreamSpec.align_faces``) or the window could not be decoded."""
+    times_T: Floats
+    """Of the sampled frames, since the film's start."""
+    answer: Future[Answer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AskedWindow:
+    window: Window
+    next_start_s: float
     has_audio: bool
-    """Whether sound was used."""
-    reason: str = ""
-    """Why the window could not be decoded (``ClipError.reason``), else empty."""
+    questions: tuple[_Question, ...]
+
+    @property
+    def is_answered(self) -> bool:
+        return all(question.answer.done() for question in self.questions)
+
+
+@dataclass(slots=True)
+class _WaitingFrame:
+    """A frame whose windows are not all answered."""
+
+    frame: SeenFrame
+    answers: dict[int | None, list[tuple[Floats, Floats | None, Floats | None]]] = field(
+        default_factory=dict
+    )
+
+
+class FilmReading:
+    """One film, read once.
+
+    Args:
+        location: A path or URI of a media file or a folder of pictures.
+        network: Answers for each window.
+        settings: How it is cut, and who is looked at.
+        plan: How training read its clips; of it, only crops and sound matter here.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        network: BatchedNetwork,
+        settings: FilmSettings | None = None,
+        plan: LoadPlan = DEFAULT,
+    ) -> None:
+        self.location = absolute(location)
+        self.settings = settings or FilmSettings()
+        self._network = network
+        self._crops = plan.crops(network.stream)
+        self._label_set = LabelSet(name="model", classes=network.classes)
+        rate_hz = None if self._crops.native_sound else SAMPLE_RATE_HZ
+        self.film = Film(
+            self.location,
+            with_sound=self._crops.with_audio,
+            sample_rate_hz=rate_hz,
+            picture_order=self._crops.picture_order,
+        )
+        self.num_windows = self.num_frames = self.num_faceless_windows = self.num_silent_windows = 0
+        self._tracks = _Counter()
+        self._asked: deque[_AskedWindow] = deque()
+        self._waiting: deque[_WaitingFrame] = deque()
+
+    @property
+    def num_people(self) -> int:
+        """Tracks that were predicted."""
+        return self._tracks.count
+
+    def parts(self) -> Iterator[Part]:
+        """Rows in order, as soon as they are final.
+
+        Raises:
+            ClipError: the file can't be used; says why.
+            BrokenNetworkError: the network's answers are not numbers.
+        """
+        settings = self.settings
+        cutter: WindowCutter[SeenFrame] = WindowCutter(settings.windowing)
+        frames = seen_frames(
+            self.film,
+            self._crops,
+            max_people=settings.max_people,
+            longest_window_s=settings.windowing.longest_s,
+            num_threads=settings.threads,
+        )
+        for frame in frames:
+            self._waiting.append(_WaitingFrame(frame.without_crops()))
+            for cut in cutter.push(frame):
+                self._ask(cut)
+            yield from self._answered(most_waiting=2 * self._network.batch_size)
+        for cut in cutter.finish(self.film.duration_s):
+            self._ask(cut)
+        yield from self._answered(most_waiting=0)
+        yield Part(windows=(), frames=tuple(self._final_frames(math.inf)))
+
+    def warnings(self) -> list[str]:
+        """What a reader of the rows should know; when all of them were read."""
+        told = []
+        if self.num_faceless_windows:
+            told.append(
+                f"nobody's face was found in {self.num_faceless_windows} of {self.num_windows} "
+                "windows; they have no label"
+            )
+        if self._crops.with_audio and self.num_silent_windows == self.num_windows:
+            told.append(
+                "the file has no sound that can be decoded; the labels rest on the picture alone"
+            )
+        if self.film.refused:
+            told.append(f"{self.film.refused} damaged places were passed over")
+        if self.film.missing_s:
+            told.append(
+                f"the film should last {self.film.missing_s:.1f} s longer: the file was cut off; "
+                "what there is was predicted. Copy or download it again."
+            )
+        return told
+
+    def _ask(self, cut: Cut[SeenFrame]) -> None:
+        """Hands a window's people to the network and lets go what no further window needs."""
+        window, sound, rate_hz = cut.window, None, 0
+        if self.film.sound is not None:
+            is_whole_film = cut.is_last and window.start_s == 0
+            heard = self.film.sound.samples(window.start_s, window.end_s, is_last=is_whole_film)
+            if heard is not None:
+                sound, rate_hz = heard.samples, heard.rate_hz
+            if math.isfinite(cut.next_start_s):
+                self.film.sound.let_go_before(cut.next_start_s)
+        questions = []
+        for track, found in self._people(cut).items():
+            held = _HeldClip(
+                frames=tuple(found), start_s=window.start_s, audio=sound, audio_rate_hz=rate_hz
+            )
+            row = self._row(held, window)
+            times_T = np.asarray(row["view0/times"], dtype=np.float64) + window.start_s
+            shown = sum(any(p.track == track for p in frame.people) for frame in cut.frames)
+            share = None if track is None else shown / len(cut.frames)
+            answer = self._network.ask(row)
+            questions.append(_Question(track=track, faces=share, times_T=times_T, answer=answer))
+        self._asked.append(
+            _AskedWindow(
+                window=window,
+                next_start_s=cut.next_start_s,
+                has_audio=sound is not None,
+                questions=tuple(questions),
+            )
+        )
+
+    def _people(self, cut: Cut[SeenFrame]) -> dict[int | None, list[tuple[SeenFrame, Person]]]:
+        """The frames in which each person was cut out; who covers the most comes first."""
+        found: dict[int | None, list[tuple[SeenFrame, Person]]] = {}
+        for frame in cut.frames:
+            for person in frame.people:
+                if person.crop_SSC is not None:
+                    found.setdefault(person.track, []).append((frame, person))
+
+        def area_px(track: int | None) -> float:
+            return sum(person.face.area_px for _, person in found[track] if person.face)
+
+        largest = sorted(found, key=area_px, reverse=True)[: self.settings.max_people]
+        return {track: found[track] for track in largest}
+
+    def _row(self, held: _HeldClip, window: Window) -> Row:
+        name = f"{self.location} at {window.start_s:.2f} s"
+        return load_clip(
+            ClipRequest(
+                ref=ClipRef(clip_id=name, uri=self.location),
+                spec=self._network.stream,
+                label_set=self._label_set,
+                subject=-1,
+                seed=0,
+                plan=held,
+            )
+        )
+
+    def _answered(self, most_waiting: int) -> Iterator[Part]:
+        """Parts whose windows are answered; waits for answers if too many are open."""
+        while self._asked and (len(self._asked) > most_waiting or self._asked[0].is_answered):
+            asked = self._asked.popleft()
+            rows = tuple(self._window_rows(asked))
+            self.num_windows += 1
+            self.num_faceless_windows += not asked.questions
+            self.num_silent_windows += not asked.has_audio
+            yield Part(windows=rows, frames=tuple(self._final_frames(asked.next_start_s)))
+
+    def _window_rows(self, asked: _AskedWindow) -> Iterator[WindowRow]:
+        window, has_audio = asked.window, asked.has_audio
+        if not asked.questions:
+            yield WindowRow(
+                start_s=window.start_s, end_s=window.end_s, has_audio=has_audio, reason=NO_FACE
+            )
+        for question in sorted(asked.questions, key=lambda question: question.track or 0):
+            answer = question.answer.result()
+            self._tracks.note(question.track)
+            self._tell_frames(window, question, answer)
+            yield WindowRow(
+                start_s=window.start_s,
+                end_s=window.end_s,
+                track=question.track,
+                probabilities=tuple(answer.probabilities_K.tolist()),
+                faces=question.faces,
+                has_audio=has_audio,
+            )
+
+    def _tell_frames(self, window: Window, question: _Question, answer: Answer) -> None:
+        for waiting in self._waiting:
+            time_s = waiting.frame.time_s
+            if time_s >= window.end_s:
+                break
+            units = _at(time_s, question.times_T, answer.units_TU)
+            intensities = _at(time_s, question.times_T, answer.intensities_TU)
+            told = waiting.answers.setdefault(question.track, [])
+            told.append((answer.probabilities_K, units, intensities))
+
+    def _final_frames(self, before_s: float) -> Iterator[FrameRow]:
+        while self._waiting and self._waiting[0].frame.time_s < before_s - 5e-4:
+            waiting = self._waiting.popleft()
+            self.num_frames += 1
+            yield from _frame_rows(waiting)
+
+
+class _Counter:
+    """Counts tracks without keeping them: their numbers count up."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._newest: set[int | None] = set()
+
+    def note(self, track: int | None) -> None:
+        if track in self._newest:
+            return
+        self.count += 1
+        self._newest.add(track)
+        if len(self._newest) > 1000:
+            self._newest.remove(min(self._newest, key=lambda number: number or 0))
+
+
+def _at(time_s: float, times_T: Floats, values_TU: Floats | None) -> Floats | None:
+    """Values between sampled frames, on straight lines; beyond the outermost, theirs."""
+    if values_TU is None:
+        return None
+    return np.array(
+        [np.interp(time_s, times_T, values_TU[:, unit]) for unit in range(values_TU.shape[1])]
+    )
+
+
+def _frame_rows(waiting: _WaitingFrame) -> Iterator[FrameRow]:
+    frame = waiting.frame
+    if not frame.people:
+        yield FrameRow(frame=frame.index, time_s=frame.time_s, has_face=False)
+    for person in frame.people:
+        told = waiting.answers.get(person.track, [])
+        yield FrameRow(
+            frame=frame.index,
+            time_s=frame.time_s,
+            has_face=None if person.face is None else True,
+            track=person.track,
+            score=None if person.face is None else person.face.score,
+            box=None if person.face is None else tuple(person.face.box.tolist()),
+            probabilities=_mean([probabilities for probabilities, _, _ in told]),
+            units=_mean([units for _, units, _ in told if units is not None]),
+            intensities=_mean([steps for _, _, steps in told if steps is not None]),
+        )
+
+
+def _mean(values: list[Floats]) -> tuple[float, ...]:
+    return tuple(np.mean(values, axis=0).tolist()) if values else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,50 +352,33 @@ class FilePrediction:
 
     uri: str
     label_set: LabelSet
-    windows: tuple[WindowPrediction, ...]
+    windows: tuple[WindowRow, ...]
     warnings: tuple[str, ...]
-
-    def to_table(self) -> pa.Table:
-        """One row a window; the classes' probabilities are columns ``p_<class>``."""
-        columns: dict[str, pa.Array] = {
-            "start_s": pa.array([w.start_s for w in self.windows], pa.float64()),
-            "end_s": pa.array([w.end_s for w in self.windows], pa.float64()),
-            "label": pa.array([w.label for w in self.windows], pa.string()),
-            "probability": pa.array([w.probability for w in self.windows], pa.float64()),
-        }
-        for index, name in enumerate(self.label_set.classes):
-            values = [w.probabilities[index] if w.probabilities else None for w in self.windows]
-            columns[f"p_{name}"] = pa.array(values, pa.float64())
-        columns["faces"] = pa.array([w.faces for w in self.windows], pa.float64())
-        columns["has_audio"] = pa.array([w.has_audio for w in self.windows], pa.bool_())
-        columns["reason"] = pa.array([w.reason for w in self.windows], pa.string())
-        return pa.table(columns)
 
     def to_markdown(self) -> str:
         """The table for people, with the warnings below it."""
-        head = ["start s", "end s", "label", "probability", "faces", "sound"]
-        rows = [[*_shown(w), *(f"{p:.2f}" for p in w.probabilities)] for w in self.windows]
-        table = markdown_table([*head, *self.label_set.classes], rows)
+        table = windows_as_markdown(self.windows, self.label_set)
         return "\n".join([table, *(f"warning: {line}" for line in self.warnings)])
 
-    def write(self, location: str | Path) -> None:
-        """Writes the table, whole or not at all; the suffix says how (.csv, .parquet, .md).
 
-        Raises:
-            ValueError: another suffix.
-            StorageError: the location can't be written.
-        """
-        suffix = str(location).rpartition(".")[2].lower()
-        buffer = io.BytesIO()
-        if suffix == "csv":
-            pyarrow.csv.write_csv(self.to_table(), buffer)
-        elif suffix == "parquet":
-            pq.write_table(self.to_table(), buffer)
-        elif suffix == "md":
-            buffer.write((self.to_markdown() + "\n").encode())
-        else:
-            raise ValueError(f"{location}: expected a name that ends in .csv, .parquet or .md")
-        write_bytes_atomically(str(location), buffer.getvalue())
+def windows_as_markdown(windows: tuple[WindowRow, ...], label_set: LabelSet) -> str:
+    """Rows of windows as a table for people."""
+    head = ["start s", "end s", "person", "label", "probability", "faces", "sound"]
+    rows = [[*_shown(w, label_set), *(f"{p:.2f}" for p in w.probabilities)] for w in windows]
+    return markdown_table([*head, *label_set.classes], rows)
+
+
+def _shown(row: WindowRow, label_set: LabelSet) -> list[str]:
+    label, probability = row.best(label_set.classes)
+    return [
+        f"{row.start_s:.2f}",
+        f"{row.end_s:.2f}",
+        "-" if row.track is None else str(row.track),
+        label or f"({row.reason})",
+        "-" if probability is None else f"{probability:.2f}",
+        "-" if row.faces is None else f"{row.faces:.0%}",
+        "yes" if row.has_audio else "no",
+    ]
 
 
 def predict_file(
@@ -110,12 +389,9 @@ def predict_file(
     stream: StreamSpec,
     plan: LoadPlan = DEFAULT,
     device: torch.device | str = "cpu",
-    window_s: float | None = None,
+    settings: FilmSettings | None = None,
 ) -> FilePrediction:
-    """Predicts a video file, or a folder of frames, window by window.
-
-    A window without a face keeps its row (``faces`` is 0) and is warned about. A window that can't
-    be decoded keeps its row without a label; a file of which nothing can be decoded is an error.
+    """Predicts a video file, or a folder of frames, window by window, and keeps all rows.
 
     Args:
         path: a path or URI.
@@ -124,110 +400,18 @@ def predict_file(
         stream: ``prediction_stream`` of the package.
         plan: how clips are read.
         device: where the network runs.
-        window_s: seconds of a window; None: files up to 10 s are one, longer ones are cut into
-            windows of 3 s.
+        settings: windows and people.
 
     Raises:
         ClipError: the file can't be used; says why.
-        ValueError: a window without length.
+        BrokenNetworkError: the network's answers are not numbers.
     """
-    uri = absolute(str(path))
-    windows = cut_windows(probe_clip(uri).duration_s, window_s)
-    method = method.to(device).eval()
-    found: list[WindowPrediction] = []
-    errors: list[ClipError] = []
-    for window in windows:
-        bounds = window if len(windows) > 1 else None
-        request = _request(uri, bounds, label_set, stream, plan)
-        try:
-            found.append(_predict_window(request, window, method, torch.device(device)))
-        except ClipError as error:
-            errors.append(error)
-            found.append(_undecodable(window, error))
-    if len(errors) == len(windows):
-        raise errors[0]
+    with BatchedNetwork(method, stream, device=device) as network:
+        reading = FilmReading(str(path), network, settings, plan)
+        windows = tuple(row for part in reading.parts() for row in part.windows)
     return FilePrediction(
-        uri=uri,
+        uri=reading.location,
         label_set=label_set,
-        windows=tuple(found),
-        warnings=tuple(_warnings(found, errors, wants_audio=stream.audio is not None)),
+        windows=windows,
+        warnings=tuple(reading.warnings()),
     )
-
-
-@torch.inference_mode()
-def _predict_window(
-    request: ClipRequest, window: Window, method: Method, device: torch.device
-) -> WindowPrediction:
-    batch = collate([load_clip(request)], request.spec)
-    logits_K = method.predict(batch.to(device)).logits_BK[0].double().cpu()
-    if not torch.isfinite(logits_K).all():
-        raise ValueError(f"{request.ref.clip_id}: the network's logits are not finite: {logits_K}")
-    probabilities_K = logits_K.softmax(0)
-    looks_for_faces = request.spec.align_faces
-    best = int(logits_K.argmax())
-    return WindowPrediction(
-        start_s=window.start_s,
-        end_s=window.end_s,
-        label=request.label_set.classes[best],
-        probability=float(probabilities_K[best]),
-        probabilities=tuple(probabilities_K.tolist()),
-        faces=float(batch.views[0].has_face_BT.float().mean()) if looks_for_faces else None,
-        has_audio=bool(batch.has_audio_B[0]),
-    )
-
-
-def _request(
-    uri: str, bounds: Window | None, label_set: LabelSet, stream: StreamSpec, plan: LoadPlan
-) -> ClipRequest:
-    return ClipRequest(
-        ref=ClipRef(
-            clip_id=uri if bounds is None else f"{uri} at {bounds.start_s:.2f} s",
-            uri=uri,
-            start_s=None if bounds is None else bounds.start_s,
-            end_s=None if bounds is None else bounds.end_s,
-        ),
-        spec=stream.for_prediction("all"),
-        label_set=label_set,
-        subject=-1,
-        seed=0,
-        plan=plan,
-    )
-
-
-def _undecodable(window: Window, error: ClipError) -> WindowPrediction:
-    return WindowPrediction(
-        start_s=window.start_s,
-        end_s=window.end_s,
-        label=None,
-        probability=None,
-        probabilities=(),
-        faces=None,
-        has_audio=False,
-        reason=error.reason,
-    )
-
-
-def _warnings(
-    found: Sequence[WindowPrediction], errors: Sequence[ClipError], *, wants_audio: bool
-) -> Iterator[str]:
-    decoded = [window for window in found if not window.reason]
-    faceless = [window for window in decoded if window.faces == 0]
-    if faceless:
-        where = ", ".join(f"{window.start_s:.1f} s" for window in faceless[:5])
-        more = ", ..." if len(faceless) > 5 else ""
-        yield (
-            f"no face was found in {len(faceless)} of {len(decoded)} windows (from {where}{more}); "
-            "their labels don't rest on a face"
-        )
-    if wants_audio and not any(window.has_audio for window in decoded):
-        yield "the file has no sound that can be decoded; the labels rest on the picture alone"
-    if errors:
-        yield f"{len(errors)} of {len(found)} windows have no label; the first because: {errors[0]}"
-
-
-def _shown(window: WindowPrediction) -> list[str]:
-    label = window.label or f"({window.reason})"
-    probability = "-" if window.probability is None else f"{window.probability:.2f}"
-    faces = "-" if window.faces is None else f"{window.faces:.0%}"
-    sound = "yes" if window.has_audio else "no"
-    return [f"{window.start_s:.2f}", f"{window.end_s:.2f}", label, probability, faces, sound]

@@ -1,0 +1,146 @@
+"""A trained network that several readers of films hand their windows to.
+
+Shapes: K classes, T sampled frames, U action units.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mien.stream.batches import Row, collate
+from mien_models.contract import Method, Prediction, StreamSpec
+
+Floats = npt.NDArray[np.float64]
+
+
+class BrokenNetworkError(ValueError):
+    """A network whose answers are not numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a method says about one window of one person."""
+
+    probabilities_K: Floats
+    units_TU: Floats | None
+    """Probability that each action unit is present in the sampled frames; None of methods that
+    don't tell."""
+    intensities_TU: Floats | None
+    """Intensities in FACS steps, 0 to 5; None of methods that don't tell."""
+
+
+class BatchedNetwork:
+    """Runs a method in a thread of its own, on as many windows at once as are waiting.
+
+    Decoding goes on meanwhile; whoever hands in more than two batches ahead has to wait.
+
+    Args:
+        method: Restored from its package; moved to the device.
+        stream: The package's ``prediction_stream``.
+        device: Where the network runs.
+        batch_size: Windows at once, at most.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        stream: StreamSpec,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 16,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        self.stream = stream.for_prediction("all")
+        self.classes = method.classes
+        self.action_units = method.action_units
+        self.batch_size = batch_size
+        self._device = torch.device(device)
+        self._method = method.to(self._device).eval()
+        self._waiting: queue.Queue[tuple[Row, Future[Answer]] | None] = queue.Queue(2 * batch_size)
+        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> BatchedNetwork:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+    def ask(self, row: Row) -> Future[Answer]:
+        """Hands in a window. The answer may be an exception, of the network's making."""
+        future: Future[Answer] = Future()
+        self._waiting.put((row, future))
+        return future
+
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch = [first]
+            is_over = False
+            while len(batch) < self.batch_size and not is_over:
+                try:
+                    following = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                is_over = following is None
+                if following is not None:
+                    batch.append(following)
+            self._answer([row for row, _ in batch], [future for _, future in batch])
+            if is_over:
+                return
+
+    def _answer(self, rows: Sequence[Row], futures: Sequence[Future[Answer]]) -> None:
+        try:
+            answers = self._predict(rows)
+        except Exception as error:  # it belongs to whoever asked
+            for future in futures:
+                future.set_exception(error)
+            return
+        for future, answer in zip(futures, answers, strict=True):
+            future.set_result(answer)
+
+    @torch.inference_mode()
+    def _predict(self, rows: Sequence[Row]) -> list[Answer]:
+        batch = collate(rows, self.stream).to(self._device)
+        prediction = self._method.predict(batch)
+        logits_BK = prediction.logits_BK.double().cpu()
+        if not torch.isfinite(logits_BK).all():
+            raise BrokenNetworkError(
+                f"{batch.clip_ids[0]}: the network's logits are not finite: {logits_BK[0].tolist()}"
+                "; the training diverged or the package is damaged"
+            )
+        probabilities_BK = logits_BK.softmax(dim=1).numpy()
+        units, intensities = _units(prediction)
+        return [
+            Answer(
+                probabilities_K=probabilities_BK[index],
+                units_TU=None if units is None else units[index],
+                intensities_TU=None if intensities is None else intensities[index],
+            )
+            for index in range(len(rows))
+        ]
+
+
+def _units(prediction: Prediction) -> tuple[Floats | None, Floats | None]:
+    def plain(values: Tensor | None) -> Floats | None:
+        return None if values is None else values.double().cpu().numpy()
+
+    logits = prediction.action_unit_logits_BTU
+    present = None if logits is None else logits.sigmoid()
+    return plain(present), plain(prediction.action_unit_intensity_BTU)

@@ -1,0 +1,227 @@
+"""What is said of windows and frames, and the tables they are written to.
+
+Parquet, CSV or JSON lines; rows are written in blocks, so that a film of any length fits, and a
+table appears under its name as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from mien.media.storage import absolute, write_file_atomically
+
+FORMATS = ("parquet", "csv", "jsonl")
+_ROWS_AT_ONCE = 4096
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRow:
+    """What the method says about one person in one window."""
+
+    start_s: float
+    """Since the file's first frame."""
+    end_s: float
+    has_audio: bool
+    """Whether sound was used."""
+    track: int | None = None
+    """Number of the person's track in this file; None where faces are not looked for, and where
+    nobody was found."""
+    probabilities: tuple[float, ...] = ()
+    """Of all classes in the label set's order; empty without a label."""
+    faces: float | None = None
+    """Share of the window's frames in which the person's face was found."""
+    reason: str = ""
+    """Why there is no label, else empty."""
+
+    def best(self, classes: Sequence[str]) -> tuple[str | None, float | None]:
+        """The most probable class and its probability."""
+        return best(self.probabilities, classes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameRow:
+    """What is known of one person in one frame, or of a frame without a person."""
+
+    frame: int
+    time_s: float
+    """Since the film's first frame, from presentation times."""
+    has_face: bool | None
+    """None where faces are not looked for."""
+    track: int | None = None
+    score: float | None = None
+    """The face detector's confidence."""
+    box: tuple[float, ...] | None = None
+    """x0, y0, x1, y1 in pixels of the upright frame."""
+    probabilities: tuple[float, ...] = ()
+    """Mean of the windows that the frame is in; empty where none has a label for this person."""
+    units: tuple[float, ...] = ()
+    """Probability of each action unit in this frame; empty where the method doesn't tell."""
+    intensities: tuple[float, ...] = ()
+    """Intensity of each action unit, 0 to 5."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Rows that are final."""
+
+    windows: tuple[WindowRow, ...]
+    frames: tuple[FrameRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The columns of a model's tables."""
+
+    classes: tuple[str, ...]
+    action_units: tuple[str, ...] = ()
+
+    @property
+    def window_schema(self) -> pa.Schema:
+        """Of the table of windows."""
+        return pa.schema(
+            [
+                ("input", pa.string()),
+                ("start_s", pa.float64()),
+                ("end_s", pa.float64()),
+                ("track", pa.int64()),
+                *self._answer_fields(),
+                ("faces", pa.float64()),
+                ("has_audio", pa.bool_()),
+                ("reason", pa.string()),
+            ]
+        )
+
+    @property
+    def frame_schema(self) -> pa.Schema:
+        """Of the table of frames."""
+        return pa.schema(
+            [
+                ("input", pa.string()),
+                ("frame", pa.int64()),
+                ("time_s", pa.float64()),
+                ("has_face", pa.bool_()),
+                ("track", pa.int64()),
+                ("score", pa.float64()),
+                *((name, pa.float64()) for name in ("x0", "y0", "x1", "y1")),
+                *self._answer_fields(),
+                *((unit, pa.float64()) for unit in self.action_units),
+                *((f"{unit}_intensity", pa.float64()) for unit in self.action_units),
+            ]
+        )
+
+    def of_window(self, row: WindowRow, location: str) -> dict[str, Any]:
+        """A row of the table of windows."""
+        return {
+            "input": location,
+            "start_s": row.start_s,
+            "end_s": row.end_s,
+            "track": row.track,
+            **self._answer(row.probabilities),
+            "faces": row.faces,
+            "has_audio": row.has_audio,
+            "reason": row.reason,
+        }
+
+    def of_frame(self, row: FrameRow, location: str) -> dict[str, Any]:
+        """A row of the table of frames."""
+        units = dict(zip(self.action_units, row.units, strict=False))
+        steps = zip(self.action_units, row.intensities, strict=False)
+        return {
+            "input": location,
+            "frame": row.frame,
+            "time_s": row.time_s,
+            "has_face": row.has_face,
+            "track": row.track,
+            "score": row.score,
+            **dict(zip(("x0", "y0", "x1", "y1"), row.box or (None,) * 4, strict=True)),
+            **self._answer(row.probabilities),
+            **{unit: units.get(unit) for unit in self.action_units},
+            **{f"{unit}_intensity": value for unit, value in steps},
+        }
+
+    def _answer_fields(self) -> list[tuple[str, pa.DataType]]:
+        classes = [(f"p_{name}", pa.float64()) for name in self.classes]
+        return [("label", pa.string()), ("probability", pa.float64()), *classes]
+
+    def _answer(self, probabilities: tuple[float, ...]) -> dict[str, Any]:
+        label, probability = best(probabilities, self.classes)
+        values: Sequence[float | None] = probabilities or (None,) * len(self.classes)
+        columns = {f"p_{name}": p for name, p in zip(self.classes, values, strict=True)}
+        return {"label": label, "probability": probability, **columns}
+
+
+def best(probabilities: Sequence[float], classes: Sequence[str]) -> tuple[str | None, float | None]:
+    """The most probable class and its probability; None without probabilities."""
+    if not probabilities:
+        return None, None
+    index = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return classes[index], probabilities[index]
+
+
+def is_table(location: str) -> bool:
+    """Whether a location is that of a table, by its ending."""
+    return location.rpartition(".")[2].lower() in FORMATS
+
+
+def table_format(location: str) -> str:
+    """The format that a location's ending asks for.
+
+    Raises:
+        ValueError: another ending.
+    """
+    if not is_table(location):
+        raise ValueError(f"{location}: expected a name that ends in .parquet, .csv or .jsonl")
+    return location.rpartition(".")[2].lower()
+
+
+@contextlib.contextmanager
+def table_writer(
+    location: str, schema: pa.Schema
+) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
+    """Takes rows; the table appears at its location, whole, when the block is left without error.
+
+    Raises:
+        ValueError: an unknown ending.
+        StorageError: the location can't be written.
+    """
+    ending = table_format(location)
+    with tempfile.TemporaryDirectory(prefix="mien-predict-") as folder:
+        partial = os.path.join(folder, f"table.{ending}")
+        with _opened(partial, ending, schema) as write:
+            block: list[dict[str, Any]] = []
+
+            def take(rows: Sequence[dict[str, Any]]) -> None:
+                block.extend(rows)
+                if len(block) >= _ROWS_AT_ONCE:
+                    write(block)
+                    block.clear()
+
+            yield take
+            if block:
+                write(block)
+        write_file_atomically(absolute(location), partial)
+
+
+@contextlib.contextmanager
+def _opened(
+    path: str, ending: str, schema: pa.Schema
+) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    if ending == "jsonl":
+        with open(path, "w", encoding="utf-8") as file:
+            yield lambda rows: file.writelines(json.dumps(row) + "\n" for row in rows)
+        return
+    maker = pq.ParquetWriter if ending == "parquet" else pyarrow.csv.CSVWriter
+    with maker(path, schema) as writer:
+        yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=schema))

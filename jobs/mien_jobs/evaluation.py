@@ -30,11 +30,13 @@ from mien.media.storage import join, write_bytes_atomically
 from mien.stream.quarantine import Quarantine
 from mien.stream.ray_executor import RayExecutor
 from mien.stream.source import ClipSource, in_process
+from mien.track.model_card import make_model_card
 from mien.track.tracker import Tracker
 from mien.train.plan import TrainPlan
 from mien.train.validate import Change, PredictedClips, as_given, gather_predictions
 from mien.train.world import World, choose_device, choose_precision
 from mien_jobs.data import RunData
+from mien_jobs.post_filtering import post_filter_frames, post_filtered
 from mien_models.contract import ClipBatch, Method, StreamSpec, without_audio, without_video
 
 SplitName = Literal["train", "val", "test", "all"]
@@ -48,6 +50,8 @@ class Evaluation:
     validation: Predictions | None
     """What the temperature was fitted on; None without a validation split."""
     scorecard: Scorecard
+    model_card: str
+    """Markdown."""
     quarantine: Quarantine
 
     @property
@@ -82,6 +86,7 @@ def evaluate_method(
     plan: TrainPlan,
     use_ray: bool = True,
     slice_by: Sequence[str] | None = None,
+    is_own: bool = True,
 ) -> Evaluation:
     """Predicts the labelled clips of a split under every condition and scores them.
 
@@ -95,6 +100,7 @@ def evaluate_method(
         plan: device, precision and decoding tasks.
         use_ray: decode on Ray Data (Ray must be running), else in this process.
         slice_by: manifest columns; None: the usual ones that are there.
+        is_own: the clips are those of the model's training.
 
     Raises:
         ValueError: the split has no labelled clip, or none of them could be decoded; a column that
@@ -106,10 +112,12 @@ def evaluate_method(
     validation = None
     if which == "test" and source.num_clips(_labelled_stream(info, "val")):
         validation = predict_split(method, info, data, source, which="val", plan=plan)
+    scorecard = make_scorecard(predictions, slice_by=by_column, validation=validation)
     return Evaluation(
         predictions=predictions,
         validation=validation,
-        scorecard=make_scorecard(predictions, slice_by=by_column, validation=validation),
+        scorecard=scorecard,
+        model_card=make_model_card(info, scorecard, data.manifest, data.split, is_own=is_own),
         quarantine=source.quarantine,
     )
 
@@ -152,6 +160,9 @@ def predict_split(
     wanted = changes or conditions(stream)
     predicted = _predict(method, source.scan(stream), plan, wanted)
     parts = [_as_predictions(name, found, info, data, which) for name, found in predicted.items()]
+    window = post_filter_frames(method)
+    if window > 1:
+        parts += [post_filtered(part, data.manifest, window) for part in parts]
     return join_predictions(parts)
 
 

@@ -34,6 +34,7 @@ from mien_jobs.continual import track_stages
 from mien_jobs.data import RunData, open_data
 from mien_jobs.evaluation import evaluate_method, track_evaluation
 from mien_jobs.methods import MethodBuilder, load_method
+from mien_jobs.pseudo_labels import track_pseudo_labels
 from mien_jobs.recipe import Recipe
 from mien_jobs.tracking import tracking_uri
 from mien_models.contract import StreamSpec
@@ -237,6 +238,7 @@ def score_and_register(
         say(found.quarantine.summary())
         say(found.report.to_markdown())
     track_stages(tracker, method.stage_reports(), folder=run.job.folder, step=fit.steps, say=say)
+    track_pseudo_labels(tracker, method, folder=run.job.folder)
     tracker.log_metrics({"best_epoch": float(fit.best_epoch or 0)}, fit.steps)
     registered = None
     if run.recipe.track.model and run.job.tracker is not None and run.job.tracker.uri is not None:

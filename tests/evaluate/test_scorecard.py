@@ -17,6 +17,7 @@ from mien.evaluate.predictions import (
 )
 from mien.evaluate.scorecard import make_scorecard
 from mien.evaluate.scorecard_report import scorecard_report
+from mien.evaluate.slices import SliceRules
 
 LABELS = LabelSet(name="three", classes=("joy", "rage", "awe"))
 
@@ -72,7 +73,9 @@ def test_slices_and_the_worst() -> None:
     )
     age = {name: 20.0 + i for i, name in enumerate(ids)}
     card = make_scorecard(
-        predictions, slice_by={"light": {name: light[name[0]] for name in ids}, "age": age}
+        predictions,
+        slice_by={"light": {name: light[name[0]] for name in ids}, "age": age},
+        rules=SliceRules(min_clips=5),
     )
     assert card.worst_slice is not None
     assert card.worst_slice.value == "dark"

@@ -15,6 +15,7 @@ import torch
 
 from mien.clips.labels import LabelSet
 from mien.infer.package import PackageInfo, load_package, save_package
+from mien.track.promotion import move_alias, rollback, version_of, write_verdict
 from mien.track.registry import RegistryError, register, resolve
 from mien.track.tracker import TrackerError, TrackerSpec
 from mien_models.contract import StreamSpec
@@ -94,5 +95,10 @@ def test_run_and_registry_through_a_server(
 
     time_of_download = found.stat().st_ctime_ns
     assert resolve(server, "net/1", cache=cache).stat().st_ctime_ns == time_of_download
+    register(server, first.run_id, package(tmp_path / "second"), name="net", alias=None)
+    write_verdict(server, "net", 2, passed=True, why="gain: UAR +0.100")
+    move_alias(server, "net", "champion", 2, expected=1)
+    assert version_of(server, "net", "champion") == 2
+    assert rollback(server, "net", "champion").after == 1
     with pytest.raises(RegistryError, match="there are: net"):
         resolve(server, "other@champion", cache=cache)

@@ -3,101 +3,51 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 
-from mien.clips.manifest import Manifest
-from mien.clips.person_data import usable_clips
-from mien.clips.splits import Split
-from mien.evaluate.slices import USUAL_COLUMNS
-from mien.infer.package import PackageInfo
-from mien.media.storage import absolute
-from mien.track.registry import resolve
+from mien.media.storage import absolute, join, write_bytes_atomically
+from mien.track.model_card import CARD_FILE
 from mien.train.local_ray import ray_session
-from mien.train.plan import TrainPlan
-from mien_jobs.caching import read_cached
-from mien_jobs.data import RunData, load_plan, split_clips, trained_on
-from mien_jobs.evaluation import SplitName, evaluate_method, save_evaluation
-from mien_jobs.methods import load_method
-from mien_jobs.tracking import tracking_uri
+from mien_jobs.evaluation import evaluate_method, save_evaluation
+from mien_jobs.model_clips import open_model_clips
+from mien_jobs.verbs.model_options import (
+    add_clip_options,
+    add_model_argument,
+    add_slice_option,
+    plan_of,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
-    parser.add_argument("model", help="package folder, or NAME@alias or NAME/version of a registry")
-    parser.add_argument(
-        "--data", metavar="MANIFEST", help="manifest; without it the one of the training"
-    )
-    parser.add_argument(
-        "--split",
-        choices=("train", "val", "test", "all"),
-        help="clips to score; default: test on the training's manifest, all on another one",
-    )
-    parser.add_argument(
-        "--slice-by",
-        metavar="COLUMN",
-        nargs="+",
-        help="manifest columns to score separately; default: the usual ones that are there "
-        f"({', '.join(USUAL_COLUMNS)})",
-    )
-    parser.add_argument("--out", default="evaluation", help="folder or URI for the results")
-    parser.add_argument("--registry", default="auto", help="MLflow URI of the registry")
-    parser.add_argument("--storage", default="runs", help="folder of the runs, for --registry auto")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_model_argument(parser)
+    add_clip_options(parser, out="evaluation")
+    add_slice_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predicts every clip once, scores, writes predictions and scorecard."""
-    package = resolve(tracking_uri(args.registry, args.storage), args.model)
-    info, method = load_method(package)
-    data, is_own = open_clips(info, args.data)
-    if data.left_out:
-        print(data.left_out)
-    which: SplitName = args.split or ("test" if is_own else "all")
-    plan = TrainPlan(device=args.device, workers=1)
-    data = read_cached(data, trained_on(info), [info.prediction_stream.for_prediction(which)])
-    with ray_session(plan):
-        found = evaluate_method(method, info, data, which=which, plan=plan, slice_by=args.slice_by)
-    location = save_evaluation(found, absolute(args.out))
+    """Predicts every clip once, scores, writes predictions, scorecard, page and model card."""
+    plan = plan_of(args)
+    use_ray = plan.workers > 0
+    model = open_model_clips(args)
+    if model.data.left_out:
+        print(model.data.left_out)
+    with ray_session(plan) if use_ray else nullcontext():
+        found = evaluate_method(
+            model.method,
+            model.info,
+            model.data,
+            which=model.which,
+            plan=plan,
+            use_ray=use_ray,
+            slice_by=args.slice_by,
+            is_own=model.is_own,
+        )
+    out = absolute(args.out)
+    location = save_evaluation(found, out)
+    write_bytes_atomically(join(out, CARD_FILE), found.model_card.encode())
     print(found.report.to_markdown())
     print(found.quarantine.summary())
     print(f"predictions: {location}")
-    print(f"page with pictures: {absolute(args.out)}/scorecard-{which}.html")
+    print(f"page with pictures: {join(out, f'scorecard-{model.which}.html')}")
     return 0
-
-
-def open_clips(info: PackageInfo, manifest_uri: str | None) -> tuple[RunData, bool]:
-    """The clips to score, and whether they are those of the model's training.
-
-    On the training's manifest the split is drawn again as it was then, and must be the same one.
-
-    Raises:
-        ValueError: the training's clips or split can't be had again.
-    """
-    plan = trained_on(info)
-    whole = Manifest.read(absolute(manifest_uri or plan.manifest))
-    manifest_hash = whole.consented().content_hash()
-    is_own = manifest_hash == info.manifest_hash
-    usable = usable_clips(whole, plan.licences if is_own else ())
-    manifest = usable.manifest
-    if not is_own:
-        if manifest_uri is None:
-            raise ValueError(
-                f"{plan.manifest} has changed since the model was trained on it, so nobody can say "
-                "who was in its test split; name the manifest to score with --data"
-            )
-        split = Split(name="all", train=(), val=(), test=tuple(manifest.column("clip_id")))
-    else:
-        split = split_clips(plan, manifest)
-        if split.content_hash != info.split_hash:
-            raise ValueError(
-                "the split drawn now differs from the one that the model was trained with; use the "
-                f"version of Mien that trained it ({info.mien_version})"
-            )
-    data = RunData(
-        manifest=manifest,
-        label_set=info.label_set,
-        split=split,
-        loading=load_plan(plan),
-        manifest_hash=manifest_hash,
-        left_out=usable.summary(),
-    )
-    return data, is_own

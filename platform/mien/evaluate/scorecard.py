@@ -49,15 +49,18 @@ class Scorecard:
 
     @property
     def worst_slices(self) -> Mapping[str, Slice]:
-        """The slice with the lowest WAR of each column, among those that are large enough.
+        """The slice with the lowest WAR of each column that has two or more large enough ones.
 
         WAR, because the classes of slices differ, and with them what the UAR is a mean of.
         """
-        large = [item for item in self.slices if item.is_large]
-        columns = dict.fromkeys(item.column for item in large)
+        by_column: dict[str, list[Slice]] = {}
+        for item in self.slices:
+            if item.is_large:
+                by_column.setdefault(item.column, []).append(item)
         return {
-            column: min((item for item in large if item.column == column), key=lambda s: s.war)
-            for column in columns
+            column: min(large, key=lambda item: item.war)
+            for column, large in by_column.items()
+            if len(large) > 1
         }
 
     @property

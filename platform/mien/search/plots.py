@@ -1,0 +1,239 @@
+"""Pictures of a search, as matplotlib figures without global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mien.evaluate.plot_style import COLOURS, GRID, INK, QUIET
+from mien.search.plan import Objective
+from mien.search.space import Dimension, Space, shown
+from mien.search.study import TrialRecord
+
+_COMPLETE, _BEST, _PRUNED = COLOURS[0], COLOURS[4], COLOURS[5]
+_MAX_COLUMNS = 4
+
+
+def plot_history(trials: Sequence[TrialRecord], objective: Objective) -> Figure:
+    """Every trial's score in order, those that were stopped early at their last value, and the
+    best so far."""
+    figure, axes = _figure(8, 3.4)
+    done = [trial for trial in trials if trial.scores is not None]
+    numbers = [trial.number for trial in done]
+    scores = [trial.scores[0] for trial in done if trial.scores is not None]
+    best = (np.maximum if objective.goal == "maximize" else np.minimum).accumulate
+    stopped = [trial for trial in trials if trial.state == "pruned" and trial.curve]
+    axes.scatter(
+        [trial.number for trial in stopped],
+        [trial.curve[-1] for trial in stopped],
+        marker="x",
+        color=_PRUNED,
+        label="stopped early",
+        zorder=2,
+    )
+    axes.scatter(numbers, scores, color=_COMPLETE, label="complete", zorder=3)
+    if scores:
+        axes.step(numbers, best(scores), where="post", color=_BEST, label="best so far", zorder=1)
+    failed = [trial.number for trial in trials if trial.state == "failed"]
+    if failed:
+        place = axes.get_xaxis_transform()
+        axes.scatter(failed, [0.02] * len(failed), marker="|", color=INK, transform=place,
+                     label="failed", clip_on=False)  # fmt: skip
+    axes.set_xlabel("trial")
+    axes.set_ylabel(objective.metric)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_above(axes)
+    return figure
+
+
+def plot_importance(importance: Mapping[str, float]) -> Figure:
+    """Share of the scores' variance that each setting explains."""
+    figure, axes = _figure(8, 0.9 + 0.34 * len(importance))
+    names = list(importance)[::-1]
+    shares = [importance[name] for name in names]
+    axes.barh(names, shares, color=_COMPLETE, height=0.62)
+    for row, share in enumerate(shares):
+        axes.text(share + 0.01, row, f"{share:.0%}", va="center", color=INK, size=9)
+    axes.set_xlim(0, max([*shares, 0.1]) * 1.15)
+    axes.set_xlabel("share of the variance of the scores (fANOVA)")
+    axes.grid(visible=False)
+    return figure
+
+
+def plot_slices(trials: Sequence[TrialRecord], space: Space, objective: Objective) -> Figure:
+    """The score over each setting, one panel each."""
+    done = [trial for trial in trials if trial.scores is not None]
+    columns = min(_MAX_COLUMNS, len(space.dimensions))
+    rows = -(-len(space.dimensions) // columns)
+    figure = Figure(figsize=(2.7 * columns, 2.3 * rows + 0.3), layout="constrained", dpi=110)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    for index, dimension in enumerate(space.dimensions):
+        axes = panels[index]
+        _ink(axes)
+        _draw_slice(axes, dimension, [t for t in done if dimension.name in t.values])
+        axes.set_title(dimension.name, size=9, color=INK)
+        if index % columns == 0:
+            axes.set_ylabel(objective.metric)
+    for axes in panels[len(space.dimensions) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _draw_slice(axes: Axes, dimension: Dimension, trials: Sequence[TrialRecord]) -> None:
+    scores = np.asarray([t.scores[0] for t in trials if t.scores is not None])
+    order = np.asarray([t.number for t in trials])
+    places = positions(dimension, trials)
+    if len(places):
+        axes.scatter(places, scores, c=order, cmap="viridis", s=22, edgecolor="white", lw=0.4)
+    _set_ticks(axes, dimension)
+
+
+def positions(dimension: Dimension, trials: Sequence[TrialRecord]) -> list[float]:
+    """Where the trials' values lie on a setting's axis; choices are numbered."""
+    values = [trial.values[dimension.name] for trial in trials]
+    if dimension.kind == "choice":
+        # True == 1 for `index`; types tell them apart.
+        keys = [(type(choice), choice) for choice in dimension.choices]
+        return [float(keys.index((type(value), value))) for value in values]
+    return [float(value) for value in values if isinstance(value, int | float)]
+
+
+def _set_ticks(axes: Axes, dimension: Dimension) -> None:
+    if dimension.kind == "log_uniform":
+        axes.set_xscale("log")
+    if dimension.kind == "choice":
+        names = [shown(choice) for choice in dimension.choices]
+        is_long = sum(map(len, names)) > 18
+        axes.set_xticks(range(len(names)), names, rotation=30 if is_long else 0,
+                        ha="right" if is_long else "center", size=8)  # fmt: skip
+        axes.set_xlim(-0.5, len(names) - 0.5)
+
+
+def plot_parallel(trials: Sequence[TrialRecord], space: Space, objective: Objective) -> Figure:
+    """A line for each complete trial through all its settings to its score; the best is marked."""
+    done = [trial for trial in trials if trial.scores is not None]
+    names = [*space.names, objective.metric]
+    figure, axes = _figure(max(7, 1.25 * len(names)), 4.2)
+    scores = np.asarray([t.scores[0] for t in done if t.scores is not None], dtype=np.float64)
+    order = np.argsort(scores if objective.goal == "maximize" else -scores)
+    span = float(np.ptp(scores)) or 1.0
+    for rank, index in enumerate(order):
+        heights = [_height(dimension, done[index]) for dimension in space.dimensions]
+        heights.append((scores[index] - scores.min()) / span)
+        is_best = rank == len(order) - 1
+        drawn = [(place, height) for place, height in enumerate(heights) if height is not None]
+        axes.plot(
+            *zip(*drawn, strict=True),
+            color=_BEST if is_best else _COMPLETE,
+            alpha=1.0 if is_best else 0.15 + 0.45 * rank / len(order),
+            lw=2.2 if is_best else 1.1,
+            zorder=3 if is_best else 2,
+        )
+    for place, dimension in enumerate(space.dimensions):
+        low, high = shown(dimension.ends[0]), shown(dimension.ends[-1])
+        _mark_axis(axes, place, low, high)
+    if len(scores):
+        _mark_axis(axes, len(names) - 1, f"{scores.min():.3g}", f"{scores.max():.3g}")
+    axes.set_xticks(range(len(names)), names, rotation=25, ha="right", size=9)
+    axes.set_yticks([])
+    axes.set_ylim(-0.1, 1.1)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    return figure
+
+
+def _height(dimension: Dimension, trial: TrialRecord) -> float | None:
+    """Where a trial crosses a setting's axis, in [0, 1]; None where it has no value there."""
+    if dimension.name not in trial.values:
+        return None
+    place = positions(dimension, [trial])[0]
+    if dimension.kind == "choice":
+        return place / max(1, len(dimension.choices) - 1)
+    low, high = (float(end) for end in dimension.ends if isinstance(end, int | float))
+    if dimension.kind == "log_uniform":
+        place, low, high = np.log(place), np.log(low), np.log(high)
+    return float((place - low) / (high - low))
+
+
+def _mark_axis(axes: Axes, place: int, low: str, high: str) -> None:
+    axes.axvline(place, color=QUIET, lw=0.9, zorder=1)
+    axes.text(place, -0.03, low, ha="center", va="top", size=7.5, color=QUIET)
+    axes.text(place, 1.03, high, ha="center", va="bottom", size=7.5, color=QUIET)
+
+
+def plot_curves(trials: Sequence[TrialRecord], objective: Objective, best: int | None) -> Figure:
+    """What every trial reported, epoch by epoch."""
+    figure, axes = _figure(8, 3.4)
+    for trial in (t for t in trials if t.curve):
+        is_best = trial.number == best
+        axes.plot(
+            range(1, len(trial.curve) + 1),
+            trial.curve,
+            color=_BEST if is_best else _PRUNED if trial.state == "pruned" else _COMPLETE,
+            lw=2.2 if is_best else 1.1,
+            alpha=1.0 if is_best else 0.6,
+            ls="--" if trial.state == "pruned" else "-",
+            marker="o" if len(trial.curve) < 30 else None,
+            ms=2.5,
+            zorder=3 if is_best else 2,
+        )
+    axes.plot([], [], color=_BEST, lw=2.2, label="best trial")
+    axes.plot([], [], color=_COMPLETE, label="complete")
+    axes.plot([], [], color=_PRUNED, ls="--", label="stopped early")
+    axes.set_xlabel("report (epoch)")
+    axes.set_ylabel(objective.metric)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_above(axes)
+    return figure
+
+
+def plot_pareto(
+    trials: Sequence[TrialRecord], objectives: Sequence[Objective], front: Sequence[int]
+) -> Figure:
+    """Trials by both objectives; those that no other one beats in both are joined and numbered."""
+    figure, axes = _figure(6.4, 4.6)
+    done = [trial for trial in trials if trial.scores is not None]
+    for is_front, colour in ((False, _COMPLETE), (True, _BEST)):
+        points = sorted(
+            (t.scores[0], t.scores[1], t.number)
+            for t in done
+            if t.scores is not None and (t.number in front) == is_front
+        )
+        xs, ys = [point[0] for point in points], [point[1] for point in points]
+        axes.scatter(xs, ys, color=colour, zorder=3, label="front" if is_front else "beaten")
+        if is_front:
+            axes.plot(xs, ys, color=colour, lw=1.2, zorder=2)
+            for x, y, number in points:
+                axes.annotate(str(number), (x, y), textcoords="offset points", xytext=(5, 5),
+                              size=8, color=INK)  # fmt: skip
+    for name, objective in zip(("x", "y"), objectives, strict=True):
+        wish = "larger is better" if objective.goal == "maximize" else "smaller is better"
+        axes.set(**{f"{name}label": f"{objective.metric} ({wish})"})
+    _legend_above(axes)
+    return figure
+
+
+def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width_in, height_in), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    _ink(axes)
+    return figure, axes
+
+
+def _ink(axes: Axes) -> None:
+    axes.tick_params(colors=INK, labelsize=8)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(QUIET)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _legend_above(axes: Axes) -> None:
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=4, loc="lower left",
+                bbox_to_anchor=(0, 1.0), borderaxespad=0.3)  # fmt: skip

@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "probe": ("probe", "what else a model's features tell: who it is, where the head points"),
     "robustness": ("robustness", "how a model's scores fall with light, blur, noise, loss ..."),
     "audit-labels": ("audit_labels", "which labels a run of rdfer doubts, for a person to decide"),
+    "review": ("review", "doubtful pseudo-labels of a model of dtm, for a person to decide"),
     "predict": ("predict", "run a model over a video file"),
     "list": ("list_methods", "list the methods, and the registered models"),
     "doctor": ("doctor", "check this machine and say what to type for what is missing"),

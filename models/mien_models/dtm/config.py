@@ -148,6 +148,12 @@ class DtmConfig:
     """Weak views whose mean prediction is the pseudo-label."""
     no_pseudo_labels: tuple[str, ...] = ()
     """Classes that never are pseudo-labels, such as Aff-Wild2's ``other``."""
+    post_filter_frames: int = 1
+    """Predictions of the frames of one video are also scored as means over so many of them
+    (odd); 1: only as they are."""
+    class_cap: float | None = None
+    """Of the unlabelled clips of a step, at most this share is accepted as one class, the surest
+    (but one clip always may); None: no cap."""
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     distribution_alignment: bool = False
     """Pseudo-labels are rescaled so that their average is the prior."""
@@ -183,6 +189,12 @@ class DtmConfig:
                 f"losses.fairness={self.losses.fairness} needs threshold.rule=freematch, which "
                 f"keeps its statistics; the rule is {self.threshold.rule}"
             )
+        if self.post_filter_frames < 1 or self.post_filter_frames % 2 == 0:
+            raise ValueError(
+                f"post_filter_frames={self.post_filter_frames} must be odd and at least 1"
+            )
+        if self.class_cap is not None and not 0.0 < self.class_cap <= 1.0:
+            raise ValueError(f"class_cap={self.class_cap} must lie in (0, 1], or be none")
         if not 0.0 <= self.dropout < 1.0 or not 0.0 <= self.alignment_momentum <= 1.0:
             raise ValueError(
                 f"dropout={self.dropout} must lie in [0, 1), alignment_momentum="

@@ -18,6 +18,7 @@ from mien_models.contract import (
     EpochNotes,
     JsonState,
     Method,
+    PictureLayer,
     Prediction,
     Progress,
     Range,
@@ -39,8 +40,10 @@ from mien_models.dtm.thresholds import (
     Verdict,
     labelled_confidence,
     make_rule,
+    surest_of_class,
 )
 from mien_models.layers.ema_teacher import EmaTeacher
+from mien_models.layers.face_trunk import picture_layer
 
 _WEAK, _OTHER_WEAK, _STRONG = range(3)
 """Views of an unlabelled clip."""
@@ -101,6 +104,7 @@ class Dtm(Method):
         self.register_buffer("may_be_pseudo_K", may_be_K, persistent=False)
         # Not in checkpoints: every step sets it, and only what follows a step reads it.
         self._epoch = 0
+        self._epochs: list[dict[str, float]] = []
 
     # Pretrained trunk
 
@@ -217,6 +221,8 @@ class Dtm(Method):
         if self.alignment is not None:
             probability_UK = self.alignment(probability_UK)
         verdict = self.rule.judge(probability_UK, unlabelled.clip_ids)
+        if self.config.class_cap is not None:
+            verdict = surest_of_class(verdict, self.config.class_cap)
         # A clip without any face, and a class that shall never be one, teach nothing.
         allowed_U = self.may_be_pseudo_K[verdict.class_U]  # type: ignore[index]
         allowed_U = allowed_U & unlabelled.views[_WEAK].has_face_BT.any(dim=1)
@@ -298,6 +304,7 @@ class Dtm(Method):
         notes = EpochNotes(
             logs=self.monitor.logs(thresholds_K), warnings=self.monitor.warnings(thresholds_K)
         )
+        self._epochs = [*self._epochs[: self._epoch - 1], dict(notes.logs)]
         self.monitor.start_epoch()
         return notes
 
@@ -322,15 +329,26 @@ class Dtm(Method):
         reading: Reading = network(view.video_BTCHW, view.has_face_BT)
         return Prediction(logits_BK=reading.logits_BK, features_BD=reading.features_BD)
 
+    def picture_layer(self) -> PictureLayer:
+        """The last map of the network that predicts."""
+        network = self.student if self.teacher is None else self.teacher
+        return picture_layer(network.trunk, border_px=self.config.border_px)
+
+    @property
+    def told_epochs(self) -> tuple[Mapping[str, float], ...]:
+        """What the monitor said of each epoch, the first one first."""
+        return tuple(self._epochs)
+
     # State keyed by clip
 
     def json_state(self) -> JsonState:
-        """What the threshold rule remembers of single clips."""
-        return self.rule.json_state()
+        """What the threshold rule remembers of single clips, and the monitor's epochs."""
+        return {**self.rule.json_state(), "epochs": self._epochs}
 
     def load_json_state(self, state: JsonState) -> None:
         """Restores :meth:`json_state`."""
         self.rule.load_json_state(state)
+        self._epochs = [dict(epoch) for epoch in state.get("epochs", [])]
 
     # Search
 
@@ -352,6 +370,8 @@ class Dtm(Method):
             "teacher_decay": Range(kind="choice", choices=(0.99, 0.999)),
             "pseudo_label_views": Range(kind="choice", choices=(1, 2)),
             "class_uniform": Range(kind="choice", choices=(True, False)),
+            "class_cap": Range(kind="choice", choices=(None, 0.25, 0.4)),
+            "post_filter_frames": Range(kind="choice", choices=(1, 15, 31, 61)),
             "strong.rand_augment_ops": Range(kind="int", low=2, high=3),
             "strong.rand_augment_magnitude": Range(kind="int", low=5, high=10),
             "optim.lr": Range(kind="log_uniform", low=3e-5, high=3e-3),

@@ -296,6 +296,31 @@ class SoftMatch(ThresholdRule):
         return replace(verdict, weight_U=weight_U)
 
 
+def surest_of_class(verdict: Verdict, cap: float) -> Verdict:
+    """Refuses what a class has too much of: all but its surest clips of all workers' batch.
+
+    Clips as sure as the last one that is kept are kept too.
+
+    Args:
+        verdict: of this worker's clips.
+        cap: share of all workers' unlabelled clips that one class may get, at least one clip.
+    """
+    accepted = gather_rows((verdict.weight_U > 0).long()).bool()
+    confidences, classes = gather_rows(verdict.confidence_U), gather_rows(verdict.class_U)
+    allowed = max(1, int(cap * len(classes)))
+    is_kept_U = torch.ones_like(verdict.accepted_U)
+    for index in verdict.class_U.unique().tolist():
+        sure = confidences[accepted & (classes == index)]
+        if len(sure) > allowed:
+            least = sure.topk(allowed).values[-1]
+            is_kept_U &= (verdict.class_U != index) | (verdict.confidence_U >= least)
+    return replace(
+        verdict,
+        accepted_U=verdict.accepted_U & is_kept_U,
+        weight_U=verdict.weight_U * is_kept_U,
+    )
+
+
 _ADA_CM = ThresholdConfig(
     rule="ada_cm", beta=0.97, gamma=math.e, floor=0.8, ceiling=1.0, start=0.8, evidence="epoch"
 )

@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from mien_models.clp import Clp, ClpConfig
@@ -172,11 +171,3 @@ def test_nothing_is_rebuilt_while_the_dictionary_warms_up(epoch: int) -> None:
         method.after_step()
     assert (logs["reconstruction_loss"] > 0) == (epoch == 1)
     assert logs["temporal_loss"] > 0
-
-
-def test_embeddings_are_of_unit_length() -> None:
-    view = make_batch(0).views[0]
-    embedded = make_method().network(view.video_BTCHW, view.has_face_BT)
-    assert torch.allclose(embedded.norm(dim=2), torch.ones(CLIPS, 3))
-    assert embedded.dtype == torch.float32
-    assert F.normalize(embedded, dim=2).shape == (CLIPS, 3, 4)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien_models.clp import Clp, ClpConfig
+from mien_models.clp.centring import RunningStandardisation
 from mien_models.clp.config import (
     BP4D_UNITS,
     CollapseConfig,
@@ -175,6 +176,40 @@ def test_prediction_tells_of_frames() -> None:
     plain = make(units=UnitConfig(weight=0.0)).eval()
     assert plain.action_units == ()
     assert plain.predict(make_batch()).action_unit_logits_BTU is None
+
+
+# Centring
+
+
+def test_running_statistics_are_those_of_batches_before() -> None:
+    centring = RunningStandardisation(3).train()
+    torch.manual_seed(0)
+    batches = [4.0 * torch.randn(5, 2, 3) + 7.0 for _ in range(3)]
+    first = batches[0].flatten(0, 1)
+    expected = F.normalize((first - first.mean(0)) / first.std(0, correction=0), dim=1)
+    torch.testing.assert_close(centring(batches[0]).flatten(0, 1), expected)
+    # The second batch is seen with the first one's statistics, then moves them.
+    second = centring(batches[1])
+    expected = F.normalize((batches[1] - first.mean(0)) / first.std(0, correction=0), dim=2)
+    torch.testing.assert_close(second, expected)
+    moved = 0.9 * first.mean(0) + 0.1 * batches[1].mean(dim=(0, 1))
+    torch.testing.assert_close(centring.mean_E, moved)
+    # So a frame's embedding does not depend on what else is in its batch.
+    alone, together = (centring(batches[2][:n])[:1] for n in (1, 5))
+    assert not torch.equal(alone, together)  # the statistics moved in between
+    centring.eval()
+    torch.testing.assert_close(centring(batches[2][:1]), centring(batches[2])[:1])
+
+
+def test_embeddings_of_an_untrained_network_are_spread() -> None:
+    method = make()
+    assert method.pretraining is not None
+    view = make_batch().views[0]
+    projected = method.network(view.video_BTCHW, view.has_face_BT)
+    plain = F.normalize(projected, dim=2).flatten(0, 1).mean(0).norm()
+    centred = method.pretraining.query_centring(projected)
+    assert torch.allclose(centred.norm(dim=2), torch.ones(4, 3))
+    assert centred.flatten(0, 1).mean(0).norm() < 0.3 < 0.9 < plain
 
 
 # Monitors

@@ -27,6 +27,7 @@ from mien_models.contract import (
     ClipBatch,
     EpochNotes,
     Method,
+    PictureLayer,
     Prediction,
     Progress,
     Range,
@@ -36,6 +37,7 @@ from mien_models.contract import (
     StreamSpec,
     ViewSpec,
 )
+from mien_models.layers.face_trunk import picture_layer
 
 StageName = Literal["pretrain", "probe", "finetune"]
 
@@ -264,6 +266,10 @@ class Clp(Method):
             action_unit_logits_BTU=found.unit_logits_BTU,
             action_unit_intensity_BTU=found.intensity_BTU,
         )
+
+    def picture_layer(self) -> PictureLayer:
+        """The trunk's last map."""
+        return picture_layer(self.network.trunk, border_px=self.config.border_px)
 
     # Search
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mien_models.clp.config import ClpConfig
 from mien_models.clp.trunks import build_trunk
@@ -63,10 +62,10 @@ class EmbeddingNetwork(nn.Module):
             )
 
     def forward(self, video_BTCHW: Tensor, has_face_BT: Tensor) -> Tensor:
-        """Embeddings of unit length, float32 [B, T, E]."""
+        """Projected features, [B, T, E]."""
         assert self.projector is not None
-        embedded_BTE = self.projector(self.encoder(video_BTCHW, has_face_BT))
-        return F.normalize(embedded_BTE.float(), dim=2)
+        projected_BTE: Tensor = self.projector(self.encoder(video_BTCHW, has_face_BT))
+        return projected_BTE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mien_models.clp.centring import RunningStandardisation
 from mien_models.clp.config import PretrainConfig
 from mien_models.clp.dictionary import KeyDictionary
 from mien_models.clp.model import EmbeddingNetwork
@@ -56,6 +57,8 @@ class Pretraining(nn.Module):
         super().__init__()
         self.config = config
         self.momentum = EmaTeacher(network, decay=config.momentum, ramp=False)
+        self.query_centring = RunningStandardisation(config.dim)
+        self.key_centring = RunningStandardisation(config.dim)
         self.dictionary = KeyDictionary(config.dictionary_size, config.dim)
         self.monitor = CollapseMonitor(config.dim, config.collapse)
         self._seen: list[EmbeddedClips] = []
@@ -73,9 +76,9 @@ class Pretraining(nn.Module):
     def _embed(self, network: EmbeddingNetwork, batch: ClipBatch) -> EmbeddedClips:
         query, key = batch.views
         with torch.no_grad():
-            key_BTE = self.momentum(key.video_BTCHW, key.has_face_BT)
+            key_BTE = self.key_centring(self.momentum(key.video_BTCHW, key.has_face_BT))
         return EmbeddedClips(
-            query_BTE=network(query.video_BTCHW, query.has_face_BT),
+            query_BTE=self.query_centring(network(query.video_BTCHW, query.has_face_BT)),
             key_BTE=key_BTE,
             usable_BT=usable_frames(query),
             subject_B=batch.subject_B,

@@ -1,8 +1,9 @@
 """The space of a search from a method's own ranges and ``--space`` options, checked on a recipe.
 
-``--space`` takes the name of a setting that the method has a range for, a pattern over such names
-(``threshold.*``), or a range of one's own: ``optim.lr=loguniform(1e-5,1e-3)``,
-``prompts.per_stage=choice(1,3,5,8)``, ``threshold.rho=uniform(0.9,1) if threshold.evidence=running``.
+``--space`` takes the name of a setting that the method has a range for, a pattern over such
+names (``threshold.*``), or a range of one's own: ``optim.lr=loguniform(1e-5,1e-3)``,
+``prompts.per_stage=choice(1,3,5,8)``, and with a condition
+``threshold.rho=uniform(0.9,1) if threshold.evidence=running``.
 Nothing of it is evaluated as code; values are read by the setting's own type.
 """
 

@@ -103,7 +103,9 @@ def run_search(
     plan = study.plan
     ledger = _Ledger(study, plan.objectives[0].metric, watcher)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_tune_trial, run_trial=run_trial), dict(resources)),
+        tune.with_resources(
+            tune.with_parameters(_tune_trial, run_trial=run_trial), dict(resources)
+        ),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             search_alg=_StudySearcher(ledger),
@@ -211,6 +213,10 @@ class _Ledger:
         """A trial's process starts with it."""
         self._started[number] = time.monotonic()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles all that it holds; nothing of it is read back.
+        return {}
+
     def _tell(self, number: int) -> None:
         self._watcher.ended(self._record(number))
 
@@ -245,9 +251,6 @@ class _StudySearcher(Searcher):  # type: ignore[misc]
     def get_state(self) -> dict[str, Any]:
         return {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
 
 class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     """Starts trials in order, and stops those that the study gives up."""
@@ -264,16 +267,13 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         should_stop = self._ledger.result(trial.config["number"], result)
-        return TrialScheduler.STOP if should_stop else TrialScheduler.CONTINUE
+        return str(TrialScheduler.STOP if should_stop else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         self._ledger.check_ended(trial.config["number"])
 
     def save(self, checkpoint_path: str) -> None:
         """The study is in its data base."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
 
 
 class _Deaths(tune.Callback):  # type: ignore[misc]

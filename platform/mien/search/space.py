@@ -228,9 +228,7 @@ class Space:
         for row in rows:
             condition = row["only_if"]
             only_if = None if condition is None else (condition[0], tuple(condition[1:]))
-            made.append(
-                Dimension(**{**row, "choices": tuple(row["choices"]), "only_if": only_if})
-            )
+            made.append(Dimension(**{**row, "choices": tuple(row["choices"]), "only_if": only_if}))
         return cls(tuple(made))
 
 

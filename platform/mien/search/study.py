@@ -24,7 +24,7 @@ State = Literal["waiting", "running", "complete", "pruned", "failed"]
 Check = Callable[[Mapping[str, Value]], str | None]
 """Why a trial can't be run with these values; None: it can."""
 
-MAX_REDRAWS = 200
+MAX_REDRAWS = 60
 """Draws in a row that are refused before the search is said to be over."""
 _REFUSED, _REASON, _LAST, _SECONDS, _SEARCHED = "refused", "reason", "last", "seconds", "searched_s"
 _STATES: dict[TrialState, State] = {
@@ -60,7 +60,7 @@ class SearchStudy:
 
     Args:
         url: of the data base, as SQLAlchemy reads it (``sqlite:////folder/study.db``,
-            ``postgresql://user@host/name``).
+            ``postgresql://user@host/name``); None: kept in memory only.
         name: of the study; several may share a data base.
         plan: how the space is searched.
         space: what is searched.
@@ -71,7 +71,12 @@ class SearchStudy:
     """
 
     def __init__(
-        self, url: str, name: str, plan: SearchPlan, space: Space, check: Check = lambda _: None
+        self,
+        url: str | None,
+        name: str,
+        plan: SearchPlan,
+        space: Space,
+        check: Check = lambda _: None,
     ) -> None:
         self.plan, self.space, self._check = plan, space, check
         plan.check_space(space)
@@ -80,7 +85,7 @@ class SearchStudy:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         try:
             self.optuna_study = optuna.create_study(
-                storage=optuna.storages.RDBStorage(url),
+                storage=None if url is None else optuna.storages.RDBStorage(url),
                 study_name=name,
                 directions=[objective.goal for objective in plan.objectives],
                 pruner=make_pruner(plan),

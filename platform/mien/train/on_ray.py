@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -59,8 +59,17 @@ class Messages:
         return self._refusals
 
 
-def train_on_ray(job: TrainJob, say: Callable[[str], None] = print) -> FitResult:
+def train_on_ray(
+    job: TrainJob,
+    say: Callable[[str], None] = print,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+) -> FitResult:
     """Runs a job on as many workers as its plan says.
+
+    Args:
+        job: what to train.
+        say: prints a line.
+        callbacks: of Ray Train, such as the one that passes an epoch's metrics on to Ray Tune.
 
     Raises:
         TrainingError: a worker refused, or the workers died more than ``max_failures`` times.
@@ -71,7 +80,7 @@ def train_on_ray(job: TrainJob, say: Callable[[str], None] = print) -> FitResult
     while True:
         try:
             with _printing(messages, say):
-                result = _trainer(job, messages).fit()
+                result = _trainer(job, messages, callbacks).fit()
             return cast(FitResult, result.return_value)
         except ray.train.TrainingFailedError as error:
             refusals = ray.get(messages.refusals.remote())
@@ -100,7 +109,9 @@ def _refuse_database_of_one_machine(job: TrainJob) -> None:
         )
 
 
-def _trainer(job: TrainJob, messages: Any) -> TorchTrainer:
+def _trainer(
+    job: TrainJob, messages: Any, callbacks: Sequence[ray.train.UserCallback]
+) -> TorchTrainer:
     use_gpu = wants_gpu(job.plan)
     resources = {"CPU": job.plan.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
     return TorchTrainer(
@@ -118,6 +129,7 @@ def _trainer(job: TrainJob, messages: Any) -> TorchTrainer:
             name=f"{job.name}-{time.time_ns()}",
             storage_path=join(job.folder, "ray"),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
+            callbacks=list(callbacks),
         ),
     )
 

@@ -31,6 +31,7 @@ from mien_models.contract import (
     EpochNotes,
     JsonState,
     Method,
+    PictureLayer,
     Prediction,
     Progress,
     Range,
@@ -41,6 +42,7 @@ from mien_models.contract import (
     StreamSpec,
     ViewSpec,
 )
+from mien_models.layers.face_trunk import picture_layer
 from mien_models.layers.frozen_copy import FrozenCopy
 
 NOT_LEARNT = -1e4
@@ -352,6 +354,10 @@ class ComplexFer(Method):
         return Prediction(
             logits_BK=padded_BS.index_select(1, place_K), features_BD=reading.features_BD
         )
+
+    def picture_layer(self) -> PictureLayer:
+        """The trunk's last map."""
+        return picture_layer(self.network.trunk, border_px=self.config.border_px)
 
     # State keyed by clip
 

@@ -33,6 +33,7 @@ from mien_models.contract.batch import (
 from mien_models.contract.method import (
     JsonState,
     Method,
+    PictureLayer,
     Prediction,
     Scan,
     TensorPredictor,
@@ -62,6 +63,7 @@ __all__ = [
     "JsonState",
     "Method",
     "OptimPlan",
+    "PictureLayer",
     "Prediction",
     "Progress",
     "Range",

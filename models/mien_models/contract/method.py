@@ -36,6 +36,25 @@ class Prediction:
     """float32 [B, T, U]: intensities in FACS steps, 0 to 5, where the method was asked for them."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PictureLayer:
+    """The last layer of a network that still knows places in the picture; Grad-CAM reads it.
+
+    ``layer`` gives [X, D, R, C] (features, rows, columns), or with ``token_grid`` [X, N, D] tokens.
+    X are the looked-at frames of the first view, clip by clip.
+    """
+
+    layer: nn.Module
+    token_grid: tuple[int, int] | None = None
+    """Rows and columns of the patches among the tokens."""
+    first_patch: int = 0
+    """Number of the first patch among the tokens."""
+    frames: Callable[[ClipBatch], Tensor] | None = None
+    """int64 [B, S]: which of the view's frames the layer sees; None: every one."""
+    border_px: int = 0
+    """Of the pictures, cut off on every side before the network."""
+
+
 Scan = Callable[[StreamSpec], Iterable[ClipBatch]]
 """Iterates this worker's share of a stream once, without augmentation or gradient."""
 
@@ -83,6 +102,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def predict(self, batch: ClipBatch) -> Prediction:
         """Logits and features of a batch, in evaluation mode; first view only."""
+
+    def picture_layer(self) -> PictureLayer | None:
+        """Where :mod:`mien_models.explain` looks for what a prediction rests on; None: nowhere."""
+        return None
 
     @abstractmethod
     def prediction_stream(self) -> StreamSpec:

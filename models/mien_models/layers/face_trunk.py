@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Any, cast
 
 from torch import Tensor, nn
+
+from mien_models.contract import PictureLayer
 
 
 class ConvTrunk(nn.Module):
@@ -68,6 +71,34 @@ def timm_trunk(name: str, side_px: int, *, pooling: str = "") -> nn.Module:
         options["global_pool"] = pooling
     trunk: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
     return trunk
+
+
+def picture_layer(trunk: Any, *, border_px: int) -> PictureLayer:
+    """The last layer of one of these trunks that knows places.
+
+    Raises:
+        ValueError: a network of timm that does not say which layer that is.
+    """
+    stages = getattr(trunk, "stages", None)
+    if isinstance(trunk, ConvTrunk) or not hasattr(trunk, "feature_info"):
+        return PictureLayer(layer=stages or trunk, border_px=border_px)
+    layer = trunk.get_submodule(_last_place(trunk))
+    if not hasattr(trunk, "patch_embed"):
+        return PictureLayer(layer=layer, border_px=border_px)
+    return PictureLayer(
+        layer=layer,
+        token_grid=cast(Any, trunk.patch_embed).grid_size,
+        first_patch=getattr(trunk, "num_prefix_tokens", 0),
+        border_px=border_px,
+    )
+
+
+def _last_place(trunk: nn.Module) -> str:
+    """timm's name of the last layer that gives a map or tokens."""
+    places: list[dict[str, str]] = list(trunk.feature_info)  # type: ignore[arg-type]
+    if not places:
+        raise ValueError(f"{type(trunk).__name__} of timm does not name its feature maps")
+    return places[-1]["module"]
 
 
 def mean_of_faces(values_BT: Tensor, has_face_BT: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mien_models.contract import ClipBatch, without_audio, without_video
+from mien_models.explain.heat import heat_maps, without_effect
 from mien_models.mma_dfer.method import MmaDfer
 from mien_models.mma_dfer.model import MmaDferNetwork, TemporalBlock
 
@@ -44,8 +44,7 @@ class Readout:
 def explain(method: MmaDfer, batch: ClipBatch, class_B: Tensor | None = None) -> Readout:
     """Explains the predictions of a batch, in evaluation mode.
 
-    Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1-2) with a patch's features in the place of a
-    convolution's. A modality is taken away as in :meth:`MmaDfer.predict`: by its learned stand-in,
+    A modality is taken away as in :meth:`MmaDfer.predict`: by its learned stand-in,
     or as silence and black frames in a network that learnt none.
 
     Raises:
@@ -58,11 +57,9 @@ def explain(method: MmaDfer, batch: ClipBatch, class_B: Tensor | None = None) ->
     temporal = cast(TemporalBlock, network.head.blocks[-1])
     method.eval()
     seen: dict[str, Any] = {}
-    with torch.enable_grad(), _hooks(network, seen):
+    with torch.no_grad(), _hooks(network, seen):
         logits_BK = method.predict(batch).logits_BK
-        class_B = logits_BK.argmax(dim=1) if class_B is None else class_B
-        score = logits_BK.gather(1, class_B[:, None]).sum()
-        (gradient_XND,) = torch.autograd.grad(score, seen["tokens"])
+    class_B = logits_BK.argmax(dim=1) if class_B is None else class_B
     frames = batch.video_BTCHW.shape[1]
     rows, columns = network.video_encoder.grid.shape
 
@@ -73,12 +70,12 @@ def explain(method: MmaDfer, batch: ClipBatch, class_B: Tensor | None = None) ->
     patches = slice(1, 1 + rows * columns)
     return Readout(
         class_B=class_B,
-        audio_effect_B=_effect(method, batch, class_B, without_audio),
-        video_effect_B=_effect(method, batch, class_B, without_video),
+        audio_effect_B=without_effect(method, batch, class_B, without_audio),
+        video_effect_B=without_effect(method, batch, class_B, without_video),
         exchange_LM=torch.tensor([seen["exchange"][index] for index in sorted(seen["exchange"])]),
         frame_share_BT=_frame_share(temporal, seen["temporal"]),
         attention_BTRC=as_grid(_cls_attention(last.attn, seen["normed"])[:, patches]),
-        heat_BTRC=_scaled(as_grid(_grad_cam(seen["tokens"], gradient_XND)[:, patches])),
+        heat_BTRC=heat_maps(method, batch, class_B).heat_BSRC,
     )
 
 
@@ -86,11 +83,6 @@ def explain(method: MmaDfer, batch: ClipBatch, class_B: Tensor | None = None) ->
 def _hooks(network: MmaDferNetwork, seen: dict[str, Any]) -> Iterator[None]:
     """Notes what enters and leaves the layers that are read, for one forward pass."""
     seen["exchange"] = {}
-
-    def cut_output(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        # A leaf: nothing below it needs a gradient.
-        seen["tokens"] = output.detach().requires_grad_()
-        return cast(Tensor, seen["tokens"])
 
     def keep_input(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -107,7 +99,6 @@ def _hooks(network: MmaDferNetwork, seen: dict[str, Any]) -> Iterator[None]:
 
     last: Any = network.video_encoder.blocks[-1]
     handles = [
-        last.register_forward_hook(cut_output),
         last.attn.register_forward_pre_hook(keep_input("normed")),
         network.head.blocks[-1].register_forward_pre_hook(keep_input("temporal")),
     ]
@@ -142,28 +133,3 @@ def _frame_share(block: TemporalBlock, tokens_BND: Tensor) -> Tensor:
     frames_BT = scores_BAN.softmax(dim=2).mean(dim=1)[:, 1:]
     share_BT: Tensor = (frames_BT / frames_BT.sum(dim=1, keepdim=True)).detach()
     return share_BT
-
-
-def _grad_cam(tokens_XND: Tensor, gradient_XND: Tensor) -> Tensor:
-    """[X, N]: positive part of the tokens' features weighed by their mean gradient."""
-    weight_X1D = gradient_XND.mean(dim=1, keepdim=True)
-    return F.relu((weight_X1D * tokens_XND).sum(dim=2))
-
-
-def _scaled(heat_BTRC: Tensor) -> Tensor:
-    peak_B111 = heat_BTRC.amax(dim=(1, 2, 3), keepdim=True)
-    return heat_BTRC / peak_B111.clamp(min=1e-12)
-
-
-@torch.no_grad()
-def _effect(
-    method: MmaDfer,
-    batch: ClipBatch,
-    class_B: Tensor,
-    without: Callable[[ClipBatch], ClipBatch],
-) -> Tensor:
-    def log_probability(given: ClipBatch) -> Tensor:
-        log_probabilities_BK = method.predict(given).logits_BK.float().log_softmax(dim=1)
-        return log_probabilities_BK.gather(1, class_B[:, None])[:, 0]
-
-    return log_probability(batch) - log_probability(without(batch))

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from mien_models.contract import (
     ClipBatch,
     Method,
+    PictureLayer,
     Prediction,
     Progress,
     Range,
@@ -257,6 +258,16 @@ class MmaDfer(Method):
         """
         output = self._run(batch, self._presence(batch, drops=False))
         return Prediction(logits_BK=output.logits_BK, features_BD=output.features_BD)
+
+    def picture_layer(self) -> PictureLayer:
+        """The patches behind the last block of the video encoder."""
+        encoder = self.network.video_encoder
+        return PictureLayer(
+            layer=encoder.blocks[-1],
+            token_grid=encoder.grid.shape,
+            first_patch=1,
+            border_px=self.config.border_px,
+        )
 
     def _run(self, batch: ClipBatch, presence: Presence) -> Prediction:
         output = self.network(self._pixels(batch), self._spectrogram(batch), presence)

@@ -5,6 +5,7 @@ Shape legend: B clips, T frames, C channels, H W pixels, M looks, S instances, K
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -16,6 +17,7 @@ from mien_models.contract import (
     EpochNotes,
     JsonState,
     Method,
+    PictureLayer,
     Prediction,
     Progress,
     Range,
@@ -27,11 +29,13 @@ from mien_models.contract import (
 )
 from mien_models.layers.clip_random import clip_uniform
 from mien_models.layers.ema_teacher import EmaTeacher
+from mien_models.layers.face_trunk import picture_layer
 from mien_models.layers.pixel_input import PixelInput
 from mien_models.layers.pretrained import load_trunk
 from mien_models.layers.worker_sums import num_workers
 from mien_models.rdfer.agreement import agreement, window_frames
 from mien_models.rdfer.config import AgreementConfig, RdferConfig
+from mien_models.rdfer.keys import synopsis_positions
 from mien_models.rdfer.ledger import AgreementLedger, Look, Targets
 from mien_models.rdfer.losses import (
     instance_loss,
@@ -277,6 +281,20 @@ class Rdfer(Method):
         final = self._plain(batch).final
         return Prediction(logits_BK=final.logits_BK, features_BD=final.clip_BL)
 
+    def picture_layer(self) -> PictureLayer:
+        """The last map of the stream that decides, at the frames that it looks at."""
+        stream = self.network.detail or self.network.synopsis
+        assert stream is not None
+        place = picture_layer(stream.short_term.trunk, border_px=self.config.border_px)
+        return dataclasses.replace(place, frames=self._frames_that_decide)
+
+    def _frames_that_decide(self, batch: ClipBatch) -> Tensor:
+        if self.samples_again:
+            return self.key_frames(batch).round().long().flatten(1)
+        num_clips, num_frames = batch.video_BTCHW.shape[:2]
+        even_S = synopsis_positions(num_frames, self.config.synopsis_frames)
+        return even_S.to(batch.video_BTCHW.device).expand(num_clips, -1)
+
     @property
     def samples_again(self) -> bool:
         """Whether there are key frames at all: two streams, with KER between them."""
@@ -305,8 +323,9 @@ class Rdfer(Method):
         return {
             "agreement.num_clips": Range(kind="choice", choices=(3, 4, 5, 8)),
             "agreement.measure": Range(kind="choice", choices=("pairs", "majority", "soft")),
-            "agreement.tau": Range(kind="choice", choices=(0.5, 0.6, 0.75, 0.9)),
-            "agreement.delta": Range(kind="choice", choices=(0.2, 0.3, 0.5, 0.7)),
+            "agreement.tau": Range(kind="choice", choices=(0.3, 0.5, 0.6, 0.75, 0.9)),
+            "agreement.delta": Range(kind="choice", choices=(0.1, 0.2, 0.3, 0.5, 0.7)),
+            "agreement.mixture": Range(kind="choice", choices=(None, 0.5, 0.8, 0.9, 0.95)),
             "agreement.start": Range(kind="choice", choices=(0.2, 0.35, 0.5)),
             "agreement.reinforce": Range(kind="choice", choices=(0.0, 0.5, 1.0, 2.0)),
             "agreement.ial_weight": Range(kind="choice", choices=(0.0, 0.05, 0.1, 0.5)),

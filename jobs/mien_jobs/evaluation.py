@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from matplotlib.figure import Figure
 
+from mien.cluster.groups import NodeGroup
 from mien.evaluate.plots import plot_confusion, plot_recalls
 from mien.evaluate.plots_detail import plot_reliability, plot_slices
 from mien.evaluate.predictions import (
@@ -85,6 +86,7 @@ def evaluate_method(
     which: SplitName,
     plan: TrainPlan,
     use_ray: bool = True,
+    decode_group: NodeGroup | None = None,
     slice_by: Sequence[str] | None = None,
     is_own: bool = True,
 ) -> Evaluation:
@@ -99,6 +101,7 @@ def evaluate_method(
         which: the split.
         plan: device, precision and decoding tasks.
         use_ray: decode on Ray Data (Ray must be running), else in this process.
+        decode_group: nodes that decode, on Ray; None: any that have no group.
         slice_by: manifest columns; None: the usual ones that are there.
         is_own: the clips are those of the model's training.
 
@@ -107,7 +110,7 @@ def evaluate_method(
             is not there, or that divides nothing.
     """
     by_column = slice_values(data.manifest, slice_by)
-    source = open_source(data, info, plan, use_ray=use_ray)
+    source = open_source(data, info, plan, use_ray=use_ray, decode_group=decode_group)
     predictions = predict_split(method, info, data, source, which=which, plan=plan)
     validation = None
     if which == "test" and source.num_clips(_labelled_stream(info, "val")):
@@ -122,10 +125,21 @@ def evaluate_method(
     )
 
 
-def open_source(data: RunData, info: PackageInfo, plan: TrainPlan, *, use_ray: bool) -> ClipSource:
+def open_source(
+    data: RunData,
+    info: PackageInfo,
+    plan: TrainPlan,
+    *,
+    use_ray: bool,
+    decode_group: NodeGroup | None = None,
+) -> ClipSource:
     """Where a model's clips come from."""
     tasks = plan.decode_tasks * max(1, plan.workers)
-    on_ray = RayExecutor(tasks=tasks, cpus_per_task=plan.cpus_per_decode_task)
+    on_ray = RayExecutor(
+        tasks=tasks,
+        cpus_per_task=plan.cpus_per_decode_task,
+        group=decode_group or NodeGroup(),
+    )
     return ClipSource(
         data.manifest,
         data.split,

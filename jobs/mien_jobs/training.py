@@ -231,7 +231,13 @@ def score_and_register(
     if run.data.split.test:
         plan = run.recipe.train
         found = evaluate_method(
-            method, info, run.data, which="test", plan=plan, use_ray=plan.workers > 0
+            method,
+            info,
+            run.data,
+            which="test",
+            plan=plan,
+            use_ray=plan.workers > 0,
+            decode_group=run.recipe.cluster.decode,
         )
         track_evaluation(tracker, found, folder=run.job.folder, step=fit.steps)
         scorecard = found.scorecard

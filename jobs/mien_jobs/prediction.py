@@ -38,7 +38,13 @@ def model_parts(folder: str | Path) -> ModelParts:
 
 
 def folder_job(
-    out: str, model: ModelParts, settings: FilmSettings, plan: LoadPlan, table_format: str
+    out: str,
+    model: ModelParts,
+    settings: FilmSettings,
+    plan: LoadPlan,
+    table_format: str,
+    *,
+    with_effects: bool = False,
 ) -> FolderJob:
     """The work of predicting films into a folder."""
     # Whatever changes rows; the number of cores does not.
@@ -48,10 +54,15 @@ def folder_job(
         "windowing": dataclasses.asdict(settings.windowing),
         "max_people": settings.max_people,
         "format": table_format,
+        "effects": with_effects,
     }
     return FolderJob(
         out=out,
-        columns=Columns(classes=model.info.label_set.classes, action_units=model.action_units),
+        columns=Columns(
+            classes=model.info.label_set.classes,
+            action_units=model.action_units,
+            with_effects=with_effects,
+        ),
         asked=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16],
         format=table_format,
         settings=settings,

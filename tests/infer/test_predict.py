@@ -183,6 +183,26 @@ def test_missing_sound_is_said(film: Film) -> None:
     assert max(loud.windows[0].probabilities) > max(silent.windows[0].probabilities)
 
 
+def test_effects_of_sound_and_picture(film: Film) -> None:
+    """By hand: sound doubles the logits, and a black picture makes all classes equal."""
+    method = ColourMethod(align_faces=False)
+    stream = method.prediction_stream()
+    path = str(film([RED]))
+    with BatchedNetwork(method, stream, with_effects=True) as network:
+        (part, _) = FilmReading(path, network).parts()
+    (row,) = part.windows
+    doubled = np.log(np.array(row.probabilities))
+    plain = doubled / 2
+    plain -= np.log(np.exp(plain).sum())
+    assert row.audio_effect == pytest.approx(doubled[0] - plain[0], abs=1e-6)
+    assert row.video_effect == pytest.approx(doubled[0] - np.log(1 / 3), abs=1e-6)
+    columns = Columns(classes=COLOURS.classes, with_effects=True)
+    assert columns.of_window(row, "film")["audio_effect"] == row.audio_effect
+    with BatchedNetwork(method, stream, with_effects=True) as network:
+        (part, _) = FilmReading(str(film([RED], name="s.mp4", tone=False)), network).parts()
+    assert part.windows[0].audio_effect is None
+
+
 def test_action_units_of_frames(film: Film) -> None:
     """Between sampled frames on straight lines."""
 

@@ -59,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--people", type=int, default=8, metavar="N", help="people of a window (default: 8)"
     )
+    parser.add_argument(
+        "--effects",
+        action="store_true",
+        help="also tell by how much sound and picture raise the label's log-probability; three "
+        "times the network's work",
+    )
     parser.add_argument("--overlay", metavar="FILE.mp4", help="also the film with what was found")
     parser.add_argument("--timeline", metavar="FILE.png", help="also a plot over time")
     parser.add_argument(
@@ -103,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
     model = model_parts(resolve(tracking_uri(args.registry, args.storage), args.model))
     classes = model.info.label_set.classes
     print(f"{model.info.method}, classes {', '.join(classes)}, on {device}")
+    if args.effects and model.info.prediction_stream.audio is None:
+        print("warning: --effects: this model does not hear, so that there is nothing to tell")
     wishes = Wishes(
         label_set=model.info.label_set,
         settings=settings,
@@ -114,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.out and not is_file:
         return _into_folder(inputs, args, model, wishes, str(device))
-    with model.network(str(device), args.batch) as network:
+    with model.network(str(device), args.batch, with_effects=args.effects) as network:
         return _one_by_one(inputs, network, wishes)
 
 
@@ -173,7 +181,8 @@ def _into_folder(
     if args.overlay or args.timeline:
         raise ValueError("--overlay and --timeline go with one input and no folder for --out")
     out = absolute(args.out)
-    job = folder_job(out, model, wishes.settings, wishes.plan, args.format)
+    effects = args.effects and model.info.prediction_stream.audio is not None
+    job = folder_job(out, model, wishes.settings, wishes.plan, args.format, with_effects=effects)
     workers = 0 if args.workers is None and len(inputs) == 1 else args.workers
     use_ray = workers != 0
     with ray_session(TrainPlan(workers=0)) if use_ray else nullcontext():

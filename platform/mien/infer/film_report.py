@@ -51,7 +51,11 @@ def report_film(location: str, network: BatchedNetwork, wishes: Wishes) -> FilmR
         ValueError: a location has an unknown ending or can't be written.
     """
     reading = FilmReading(location, network, wishes.settings, wishes.plan)
-    columns = Columns(classes=wishes.label_set.classes, action_units=network.action_units)
+    columns = Columns(
+        classes=wishes.label_set.classes,
+        action_units=network.action_units,
+        with_effects=network.with_effects,
+    )
     timeline = Timeline(wishes.label_set.classes)
     shown: list[WindowRow] = []
     num_rows = 0

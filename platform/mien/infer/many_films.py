@@ -45,11 +45,17 @@ class ModelParts:
     action_units: tuple[str, ...]
     """That the method tells of."""
 
-    def network(self, device: str, batch_size: int) -> BatchedNetwork:
+    def network(
+        self, device: str, batch_size: int, *, with_effects: bool = False
+    ) -> BatchedNetwork:
         """The network, ready to be asked."""
         method = restore_method(self.build_method(), self.info, self.tensors)
         return BatchedNetwork(
-            method, self.info.prediction_stream, device=device, batch_size=batch_size
+            method,
+            self.info.prediction_stream,
+            device=device,
+            batch_size=batch_size,
+            with_effects=with_effects,
         )
 
 
@@ -108,7 +114,8 @@ def write_inputs_table(out: str, records: Sequence[FilmRecord]) -> None:
 def _here(
     tasks: Sequence[dict[str, Any]], job: FolderJob, model: ModelParts, crew: Crew
 ) -> Iterator[FilmRecord]:
-    with model.network(crew.device, crew.batch_size) as network:
+    effects = job.columns.with_effects
+    with model.network(crew.device, crew.batch_size, with_effects=effects) as network:
         for task in tasks:
             yield predict_into_folder(job, task["input"], network, may_be_done=task["may_be_done"])
 
@@ -122,9 +129,10 @@ def _on_ray(
     options = dataset.context.execution_options
     options.verbose_progress = False
     films = crew.films_at_once
+    sent = _Sent(ray.put(model))
     answers = dataset.map_batches(
         _FilmWorker,
-        fn_constructor_args=(ray.put(model), job, crew),
+        fn_constructor_args=(sent, job, crew),
         batch_size=1,
         compute=ActorPoolStrategy(
             size=min(crew.workers, len(tasks)),
@@ -140,13 +148,22 @@ def _on_ray(
         yield FilmRecord.from_json(row["record"])
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A model in the object store; Ray warns of bare references among an actor's arguments."""
+
+    model: ray.ObjectRef[ModelParts]
+
+
 class _FilmWorker:
     """One process: a network, and films that are read for it."""
 
-    def __init__(self, model: ray.ObjectRef[ModelParts], job: FolderJob, crew: Crew) -> None:
+    def __init__(self, sent: _Sent, job: FolderJob, crew: Crew) -> None:
         torch.set_num_threads(1 if crew.device == "cpu" else crew.films_at_once)
         self._job = job
-        self._network = ray.get(model).network(crew.device, crew.batch_size)
+        self._network = ray.get(sent.model).network(
+            crew.device, crew.batch_size, with_effects=job.columns.with_effects
+        )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         (location,), (may_be_done,) = batch["input"].tolist(), batch["may_be_done"].tolist()

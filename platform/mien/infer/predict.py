@@ -279,6 +279,8 @@ class FilmReading:
                 probabilities=tuple(answer.probabilities_K.tolist()),
                 faces=question.faces,
                 has_audio=has_audio,
+                audio_effect=answer.audio_effect,
+                video_effect=answer.video_effect,
             )
 
     def _tell_frames(self, window: Window, question: _Question, answer: Answer) -> None:
@@ -364,8 +366,14 @@ class FilePrediction:
 def windows_as_markdown(windows: tuple[WindowRow, ...], label_set: LabelSet) -> str:
     """Rows of windows as a table for people."""
     head = ["start s", "end s", "person", "label", "probability", "faces", "sound"]
-    rows = [[*_shown(w, label_set), *(f"{p:.2f}" for p in w.probabilities)] for w in windows]
-    return markdown_table([*head, *label_set.classes], rows)
+    with_effects = any(row.video_effect is not None for row in windows)
+    effects = ["sound adds", "picture adds"] if with_effects else []
+    rows = []
+    for row in windows:
+        added = [row.audio_effect, row.video_effect] if with_effects else []
+        told = ["-" if value is None else f"{value:+.2f}" for value in added]
+        rows.append([*_shown(row, label_set), *told, *(f"{p:.2f}" for p in row.probabilities)])
+    return markdown_table([*head, *effects, *label_set.classes], rows)
 
 
 def _shown(row: WindowRow, label_set: LabelSet) -> list[str]:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from mien.media.storage import absolute, write_file_atomically
 
 FORMATS = ("parquet", "csv", "jsonl")
+EFFECTS = ("audio_effect", "video_effect")
 _ROWS_AT_ONCE = 4096
 
 Box = tuple[float, float, float, float]
@@ -44,6 +45,9 @@ class WindowRow:
     """Share of the window's frames in which the person's face was found."""
     reason: str = ""
     """Why there is no label, else empty."""
+    audio_effect: float | None = None
+    """See `Answer.audio_effect`."""
+    video_effect: float | None = None
 
     def best(self, classes: Sequence[str]) -> tuple[str | None, float | None]:
         """The most probable class and its probability."""
@@ -86,6 +90,7 @@ class Columns:
 
     classes: tuple[str, ...]
     action_units: tuple[str, ...] = ()
+    with_effects: bool = False
 
     @property
     def window_schema(self) -> pa.Schema:
@@ -99,6 +104,7 @@ class Columns:
                 *self._answer_fields(),
                 ("faces", pa.float64()),
                 ("has_audio", pa.bool_()),
+                *((name, pa.float64()) for name in EFFECTS if self.with_effects),
                 ("reason", pa.string()),
             ]
         )
@@ -131,6 +137,7 @@ class Columns:
             **self._answer(row.probabilities),
             "faces": row.faces,
             "has_audio": row.has_audio,
+            **{name: getattr(row, name) for name in EFFECTS if self.with_effects},
             "reason": row.reason,
         }
 

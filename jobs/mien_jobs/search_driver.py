@@ -25,12 +25,13 @@ from mien.search.plan import SearchError, SearchPlan
 from mien.search.report import figures_of, importance_of, summary, write_html
 from mien.search.space import Space, Value, shown
 from mien.search.study import SearchStudy, TrialRecord
+from mien.stream.source import ClipSource
 from mien.track.registry import RegisteredModel
 from mien.track.tracker import NoTracker, Tracker, TrackerSpec
 from mien.train.local_ray import ray_session
 from mien.train.on_ray import wants_gpu
 from mien_jobs import overrides
-from mien_jobs.caching import complete_cache
+from mien_jobs.caching import complete_cache, streams_of
 from mien_jobs.methods import make_recipe
 from mien_jobs.search_table import SearchTable, settings_line
 from mien_jobs.searching import RunTrial, Search, read_result, trial_name
@@ -188,6 +189,7 @@ def _checked(search: Search) -> PreparedRun:
 
     Raises:
         SearchError: nobody to select on.
+        ValueError: the clips don't fill a batch; every trial would fail of it.
     """
     name = f"{search.recipe.name}-base"
     base = prepare(replace(search.recipe, name=name, storage=join(search.folder, "trials")))
@@ -196,6 +198,11 @@ def _checked(search: Search) -> PreparedRun:
             "nobody is held out to score trials on (the test split is not for that): give "
             "data.val_fraction a share of the people, as in --set data.val_fraction=0.15"
         )
+    data = base.data
+    source = ClipSource(data.manifest, data.split, data.label_set, seed=0, plan=data.loading)
+    *trained_on, _, _ = streams_of(base.job.build_method())  # the last two are those of evaluation
+    for spec in trained_on:
+        source.steps_per_epoch(spec)
     return base
 
 

@@ -99,7 +99,7 @@ def _add_running_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Searches and reports."""
+    """Searches and reports; exit code 1 where no trial is complete."""
     search = resumed_search(args) if args.resume else new_search(args)
     print(f"search {search.recipe.name!r} of {search.recipe.method}, in {search.folder}")
     for dimension in search.space.dimensions:
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"report: {result.report}")
     if not search.study and not is_remote(search.folder):
         print(f"look closer: optuna-dashboard sqlite:///{local_path(search.folder)}/study.db")
-    return 0
+    return 0 if result.best else 1
 
 
 def resumed_search(args: argparse.Namespace) -> Search:

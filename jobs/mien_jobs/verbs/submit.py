@@ -156,7 +156,9 @@ def ending(job: Job) -> str:
     if job.status == "SUCCEEDED":
         return f"job {job.id} succeeded"
     code = "" if job.exit_code is None else f" with exit code {job.exit_code}"
-    why = f": {' '.join(job.message.split())[:300]}" if job.message else ""
+    # Ray repeats the end of what was printed.
+    message = " ".join(job.message.partition(", last available logs")[0].split())
+    why = f": {message}" if message else ""
     return f"job {job.id} {job.status.lower()}{code}{why}"
 
 

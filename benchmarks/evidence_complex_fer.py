@@ -304,8 +304,7 @@ def learn_basics(
     study: Study, seed: int, run: PreparedRun, clips: ClipsInMemory
 ) -> dict[str, Tensor]:
     """Weights after the basic expressions; learnt once a seed."""
-    place = study.folder / f"basics-seed{seed}.json"
-    weights = place.with_suffix(".pt")
+    weights = study.folder / f"basics-seed{seed}.pt"
     if not weights.exists():
         config = ComplexFerConfig.tiny()
         basic = replace(config.basic, epochs=1, steps_per_epoch=study.basic_steps)
@@ -408,7 +407,8 @@ def main() -> None:
         study = Study(clips=clips.absolute(), folder=folder, quick=args.quick)
         seeds, orders = (1, 1) if args.quick else (args.seeds, args.orders)
         names = ["published", "ours"] if args.quick else list(args.variants)
-        values = run_all(study, seeds, orders, names)
+        loaders = [Loader(study, seed) for seed in range(seeds)]
+        values = run_all(study, loaders, orders, names)
         save_curves(values, folder)
     figures = {"seeds": seeds, "orders": orders, **summary(values)}
     targets = {
@@ -420,29 +420,37 @@ def main() -> None:
     finish("evidence_complex_fer", figures, kept, quick=args.quick)
 
 
+class Loader:
+    """What the runs of a seed start from, made when the first of them is missing."""
+
+    def __init__(self, study: Study, seed: int) -> None:
+        self._study, self._seed = study, seed
+        self._made: tuple[Any, ...] = ()
+
+    def __call__(self) -> tuple[Any, ...]:
+        """The prepared run, its clips, the weights that know the basics."""
+        if not self._made:
+            run = self._study.prepared(self._seed)
+            clips = ClipsInMemory(run.data, run.job.build_method().prediction_stream(), self._seed)
+            basics = learn_basics(self._study, self._seed, run, clips)
+            self._made = (run, clips, basics)
+        return self._made
+
+
 def run_all(
-    study: Study, seeds: int, orders: int, names: Sequence[str]
+    study: Study, loaders: Sequence[Loader], orders: int, names: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Scores by variant, in the same sequence of seeds and orders for all."""
     values: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for seed in range(seeds):
-        loaded: list[tuple[Any, ...]] = []
-
-        def load(seed: int = seed, loaded: list[tuple[Any, ...]] = loaded) -> tuple[Any, ...]:
-            if not loaded:
-                run = study.prepared(seed)
-                method = run.job.build_method()
-                clips = ClipsInMemory(run.data, method.prediction_stream(), seed)
-                loaded.append((run, clips, learn_basics(study, seed, run, clips)))
-            return loaded[0]
-
+    for seed, load in enumerate(loaders):
         for order in range(orders):
             for name in names:
                 found = run_variant(study, seed, order, name, load)
                 values[name].append(found)
                 shown = {key: round(found["figures"][key], 4) for key in ("final_macro", "aia")}
                 shown["forgetting"] = round(found["figures"].get("forgetting", 0.0), 4)
-                print(json.dumps({"seed": seed, "order": order, "variant": name, **shown}))
+                line = {"seed": seed, "order": order, "variant": name, **shown}
+                print(json.dumps(line), flush=True)
     return values
 
 

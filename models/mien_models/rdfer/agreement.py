@@ -45,7 +45,13 @@ def _entropy(probabilities: Tensor) -> Tensor:
 
 
 def judge(
-    agreement: float, suggested: int, given: int, margin: float, config: AgreementConfig
+    agreement: float,
+    suggested: int,
+    given: int,
+    margin: float,
+    config: AgreementConfig,
+    *,
+    probability_of_high: float = 1.0,
 ) -> Verdict:
     """The decision table.
 
@@ -54,7 +60,8 @@ def judge(
         suggested: the most probable class of their mean.
         given: the class of the label.
         margin: how much more probable the suggested class is than the given one.
-        config: tau, delta, and which way agreement is read.
+        config: tau, delta, mixture, and which way agreement is read.
+        probability_of_high: that the clip's loss is one of the high ones.
     """
     looks_agree = agreement >= config.tau
     if config.reading == "scattered":
@@ -65,7 +72,8 @@ def judge(
         return "hard"
     if suggested == given:
         return "clean"
-    return "noisy" if margin > config.delta else "unsure"
+    is_high = config.mixture is None or probability_of_high > config.mixture
+    return "noisy" if margin > config.delta and is_high else "unsure"
 
 
 def window_frames(num_frames: int, num_looks: int, share: float) -> Tensor:

@@ -163,6 +163,9 @@ class AgreementConfig:
     """From this agreement on the looks agree."""
     delta: float = 0.5
     """A clip is noisy if the suggested class is ahead of the given one by more than this."""
+    mixture: float | None = None
+    """A noisy clip's loss also belongs to the higher of two hills of losses with more than this
+    probability; the hills are fitted to all clips after every epoch. None: ``delta`` alone."""
     reading: Literal["agreed", "scattered"] = "agreed"
     """What noise looks like. ``agreed``: the looks agree on another class than the given one.
     ``scattered``: they don't agree (the reverse reading; a clip whose looks agree on another class
@@ -194,6 +197,8 @@ class AgreementConfig:
         for name in (*shares, "cap_per_epoch", "momentum", "teacher_decay", "window_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"agreement.{name}={getattr(self, name)} must lie in [0, 1]")
+        if self.mixture is not None and not 0.0 <= self.mixture < 1.0:
+            raise ValueError(f"agreement.mixture={self.mixture} must lie in [0, 1), or be none")
         if self.window_share == 0 or min(self.reinforce, self.ial_weight) < 0:
             raise ValueError(
                 "agreement needs window_share > 0, reinforce >= 0 and ial_weight >= 0, got "
@@ -325,7 +330,7 @@ class RdferConfig:
             trunk=TrunkConfig(dropout=0.5, project_std=None),
             keys=KeyConfig(stride_frames=2.0, min_gap_frames=8.0),
             losses=LossConfig(label_smoothing=0.1),
-            agreement=AgreementConfig(delta=0.3),
+            agreement=AgreementConfig(momentum=0.9, tau=0.5, delta=0.1, mixture=0.95),
             decay_everything=False,
             optim=OptimPlan(
                 lr=3e-4, min_lr=3e-6, weight_decay=0.05, warmup_fraction=0.1, clip_norm=1.0
@@ -351,7 +356,13 @@ class RdferConfig:
             keys=KeyConfig(count=4, frames=2, stride_frames=1.0, min_gap_frames=1.0),
             losses=LossConfig(label_smoothing=0.05, synopsis_weight=0.3, instance_weight=0.1),
             agreement=AgreementConfig(
-                tau=0.5, delta=0.2, start=0.4, teacher_decay=0.95, cap_per_epoch=0.1
+                momentum=0.9,
+                tau=0.5,
+                delta=0.1,
+                mixture=0.95,
+                start=0.5,
+                teacher_decay=0.95,
+                cap_per_epoch=0.1,
             ),
             batch_size=32,
             epochs=24,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mien_models.rdfer.agreement import Verdict, judge
 from mien_models.rdfer.config import AgreementConfig
+from mien_models.rdfer.mixture import label_loss, probability_of_high
 
 _DECIMALS = 6
 
@@ -111,9 +112,15 @@ class AgreementLedger:
         for look in seen:
             self._take_in(look)
         before = {clip_id: record.label for clip_id, record in self.records.items()}
-        for record in self.records.values():
+        high = self._probabilities_of_high()
+        for clip_id, record in self.records.items():
             record.verdict = judge(
-                record.agreement, record.suggested, record.given, record.margin, self._config
+                record.agreement,
+                record.suggested,
+                record.given,
+                record.margin,
+                self._config,
+                probability_of_high=high.get(clip_id, 1.0),
             )
             if record.verdict != "noisy":
                 record.relabelled_to = None
@@ -122,6 +129,13 @@ class AgreementLedger:
         if relabels and self._config.mitigate == "relabel":
             self._relabel()
         self._remember(epoch, {look.clip_id for look in seen}, before)
+
+    def _probabilities_of_high(self) -> dict[str, float]:
+        """Of each clip, that its loss is one of the high ones; empty where nobody asks."""
+        if self._config.mixture is None:
+            return {}
+        losses = [label_loss(item.probabilities[item.given]) for item in self.records.values()]
+        return dict(zip(self.records, probability_of_high(losses), strict=True))
 
     def _take_in(self, look: Look) -> None:
         record = self.records.get(look.clip_id)

@@ -23,6 +23,7 @@ from mien.media.storage import (
 )
 from mien.track.environment import describe_environment
 from mien.track.export import ExportSpec
+from mien.track.model_card import write_model_card
 from mien.track.registry import RegisteredModel, fetch_remote, register
 from mien.track.tracker import Tracker, TrackerSpec
 from mien.train.launch import TrainJob, train
@@ -243,6 +244,7 @@ def score_and_register(
         scorecard = found.scorecard
         say(found.quarantine.summary())
         say(found.report.to_markdown())
+        write_model_card(package, found.model_card)
     track_stages(tracker, method.stage_reports(), folder=run.job.folder, step=fit.steps, say=say)
     track_pseudo_labels(tracker, method, folder=run.job.folder)
     tracker.log_metrics({"best_epoch": float(fit.best_epoch or 0)}, fit.steps)

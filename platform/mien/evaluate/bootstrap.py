@@ -75,10 +75,10 @@ def bootstrap_interval(
     Raises:
         ValueError: fewer than two groups, or an unknown score.
     """
-    group_N = _groups(groups_N)
+    group_N = number_groups(groups_N)
     counts = _count(np.asarray(true_N), np.asarray(predicted_N), group_N, num_classes)
-    draws_RG = _draws(int(group_N.max()) + 1, num_draws, seed)
-    return _interval(_scores(counts, draws_RG, score), level, draws_RG.shape[1])
+    draws_RG = draw_groups(int(group_N.max()) + 1, num_draws, seed)
+    return percentiles(_scores(counts, draws_RG, score), level, draws_RG.shape[1])
 
 
 def paired_difference(
@@ -109,17 +109,17 @@ def paired_difference(
     Raises:
         ValueError: fewer than two groups, or an unknown score.
     """
-    group_N = _groups(groups_N)
+    group_N = number_groups(groups_N)
     counts = [
         _count(np.asarray(true_N), np.asarray(predicted_N), group_N, num_classes)
         for predicted_N in (first_N, second_N)
     ]
     num_groups = int(group_N.max()) + 1
-    draws_RG = _draws(num_groups, num_draws, seed)
+    draws_RG = draw_groups(num_groups, num_draws, seed)
     everybody_1G = np.ones((1, num_groups))
     first, second = (_scores(one, everybody_1G, score)[0] for one in counts)
     differences_R = _scores(counts[1], draws_RG, score) - _scores(counts[0], draws_RG, score)
-    interval = _interval(differences_R, level, num_groups)
+    interval = percentiles(differences_R, level, num_groups)
     return Difference(value=float(second - first), interval=interval)
 
 
@@ -136,23 +136,28 @@ def mean_interval(
     Raises:
         ValueError: fewer than two groups.
     """
-    group_N = _groups(groups_N)
+    group_N = number_groups(groups_N)
     num_groups = int(group_N.max()) + 1
     sums_G = np.bincount(group_N, np.asarray(values_N, dtype=np.float64), num_groups)
     sizes_G = np.bincount(group_N, minlength=num_groups)
-    draws_RG = _draws(num_groups, num_draws, seed)
-    return _interval((draws_RG @ sums_G) / (draws_RG @ sizes_G), level, num_groups)
+    draws_RG = draw_groups(num_groups, num_draws, seed)
+    return percentiles((draws_RG @ sums_G) / (draws_RG @ sizes_G), level, num_groups)
 
 
-def _groups(groups_N: NDArray[Any]) -> NDArray[np.int64]:
+def number_groups(groups_N: NDArray[Any]) -> NDArray[np.int64]:
+    """A number from 0 for each group.
+
+    Raises:
+        ValueError: fewer than two groups.
+    """
     names, group_N = np.unique(np.asarray(groups_N), return_inverse=True)
     if len(names) < 2:
         raise ValueError("a bootstrap over people needs at least two of them")
     return np.asarray(group_N, dtype=np.int64)
 
 
-def _draws(num_groups: int, num_draws: int, seed: int) -> FloatArray:
-    """How often each group is in each draw."""
+def draw_groups(num_groups: int, num_draws: int, seed: int) -> FloatArray:
+    """How often each group is in each draw, [R, G]."""
     even_G = np.full(num_groups, 1 / num_groups)
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_groups, even_G, size=num_draws).astype(np.float64)
@@ -190,6 +195,7 @@ def _ratio(part_RK: FloatArray, whole_RK: FloatArray) -> FloatArray:
     return np.divide(part_RK, whole_RK, out=np.zeros_like(part_RK), where=whole_RK > 0)
 
 
-def _interval(values_R: FloatArray, level: float, num_groups: int) -> Interval:
+def percentiles(values_R: FloatArray, level: float, num_groups: int) -> Interval:
+    """The interval that holds ``level`` of the draws."""
     low, high = np.quantile(values_R, [(1 - level) / 2, (1 + level) / 2])
     return Interval(low=float(low), high=float(high), level=level, num_groups=num_groups)

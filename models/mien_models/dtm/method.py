@@ -361,7 +361,11 @@ class Dtm(Method):
             "threshold.ceiling": Range(kind="choice", choices=(0.9, 0.95, 1.0)),
             "threshold.gamma": Range(kind="choice", choices=(None, 1.5, 2.718281828459045, 10.0)),
             "threshold.evidence": Range(kind="choice", choices=("epoch", "running")),
-            "threshold.rho": Range(kind="choice", choices=(0.9, 0.95, 0.99, 0.999)),
+            "threshold.rho": Range(
+                kind="choice",
+                choices=(0.9, 0.95, 0.99, 0.999),
+                only_if=("threshold.evidence", ("running",)),
+            ),
             "losses.unlabelled": Range(kind="choice", choices=(0.5, 1.0, 2.0)),
             "losses.contrastive": Range(kind="choice", choices=(0.0, 0.05, 0.1, 0.5)),
             "losses.contrastive_on": Range(kind="choice", choices=("low_confidence", "all")),

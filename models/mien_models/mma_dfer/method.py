@@ -327,10 +327,15 @@ class MmaDfer(Method):
     @classmethod
     def search_space(cls) -> Mapping[str, Range]:
         """The published ablations and the settings most worth tuning."""
+        with_prompts = ("prompts.per_stage", (1, 3, 5, 8, 16))
         return {
             "prompts.per_stage": Range(kind="choice", choices=(0, 1, 3, 5, 8, 16)),
-            "prompts.stage_period": Range(kind="choice", choices=(12, 6, 4, 3, 2, 1)),
-            "prompts.position_std": Range(kind="choice", choices=(0.0, 0.02, 1.0)),
+            "prompts.stage_period": Range(
+                kind="choice", choices=(12, 6, 4, 3, 2, 1), only_if=with_prompts
+            ),
+            "prompts.position_std": Range(
+                kind="choice", choices=(0.0, 0.02, 1.0), only_if=with_prompts
+            ),
             "fusion.width": Range(kind="choice", choices=(16, 32, 64, 128, 256)),
             "fusion.blocks": Range(
                 kind="choice", choices=("all", "last_half", "every_second", "none")

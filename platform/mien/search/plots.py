@@ -161,8 +161,9 @@ def _height(dimension: Dimension, trial: TrialRecord) -> float | None:
 
 def _mark_axis(axes: Axes, place: int, low: str, high: str) -> None:
     axes.axvline(place, color=QUIET, lw=0.9, zorder=1)
-    axes.text(place, -0.03, low, ha="center", va="top", size=7.5, color=QUIET)
-    axes.text(place, 1.03, high, ha="center", va="bottom", size=7.5, color=QUIET)
+    style = {"ha": "center", "size": 7.5, "color": QUIET, "backgroundcolor": "white"}
+    axes.text(place, -0.04, low, va="top", **style)
+    axes.text(place, 1.04, high, va="bottom", **style)
 
 
 def plot_curves(trials: Sequence[TrialRecord], objective: Objective, best: int | None) -> Figure:

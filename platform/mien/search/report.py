@@ -25,7 +25,7 @@ max-width:1080px;margin:2em auto;padding:0 1em}
 h1{font-size:1.6em;margin-bottom:0}h2{font-size:1.15em;margin-top:2em}
 p.quiet{color:#6b7a83;margin-top:.3em}table{border-collapse:collapse;font-size:13px}
 th,td{padding:.25em .7em;text-align:left;border-bottom:1px solid #dfe5e8;vertical-align:top}
-td.n{text-align:right;font-variant-numeric:tabular-nums}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 tr.best td{font-weight:600;background:#fdf3ee}
 img{max-width:100%}div.wide{overflow-x:auto}
 """
@@ -159,7 +159,7 @@ def _caution(study: SearchStudy) -> list[str]:
 def _trial_table(study: SearchStudy, trials: Sequence[TrialRecord], best: set[int]) -> str:
     names, objectives = study.space.names, study.plan.objectives
     head = "".join(
-        f"<th>{_text(name)}</th>"
+        f"<th{'' if name == 'state' else ' class=n'}>{_text(name)}</th>"
         for name in ("trial", "state", *(o.metric for o in objectives), "s", *names)
     )
     rows = []

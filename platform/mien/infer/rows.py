@@ -22,7 +22,7 @@ from mien.media.storage import absolute, write_file_atomically
 
 FORMATS = ("parquet", "csv", "jsonl")
 EFFECTS = ("audio_effect", "video_effect")
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 1024
 
 Box = tuple[float, float, float, float]
 

@@ -40,7 +40,8 @@ class Timeline:
                 self._halve()
             counted = np.array([*row.probabilities, 1.0])
             bins = self._sums[row.track]
-            for number in range(int(row.start_s / self._bin_s), int(row.end_s / self._bin_s) + 1):
+            first = int(row.start_s / self._bin_s + 1e-6)
+            for number in range(first, max(first + 1, int(row.end_s / self._bin_s + 1 - 1e-6))):
                 bins[number] = bins.get(number, 0) + counted
 
     def _halve(self) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mien.cluster.errors import ClusterError
 from mien.cluster.groups import NodeGroup
@@ -13,7 +14,9 @@ from mien.cluster.rayjob import GroupDemand
 from mien.cluster.working_tree import WorkingTree
 from mien.media.storage import is_absolute, is_remote
 from mien_jobs import cli
-from mien_jobs.recipe import Recipe
+
+if TYPE_CHECKING:
+    from mien_jobs.recipe import Recipe
 
 _NOT_SUBMITTED = ("submit", "jobs")
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"

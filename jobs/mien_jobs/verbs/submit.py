@@ -6,11 +6,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mien.cluster.jobs import Job, JobRequest, Jobs, new_name
 from mien.cluster.leaks import refuse_secrets
 from mien.cluster.working_tree import MAX_UPLOAD_MB, WorkingTree, read_working_tree
-from mien_jobs.recipe import Recipe
 from mien_jobs.submission import (
     ADDRESS_VARIABLE,
     cluster_address,
@@ -19,6 +19,9 @@ from mien_jobs.submission import (
     refuse_lost_runs,
     refuse_unreachable_files,
 )
+
+if TYPE_CHECKING:
+    from mien_jobs.recipe import Recipe
 
 _LONG = """\
 Runs any verb on a cluster, follows what it prints and ends with its exit code. Interrupting

@@ -32,7 +32,7 @@ class FrameEncoder(nn.Module):
         """uint8 [B, T, 3, H, W] to features [B, T, D]."""
         frames_BTCHW = self.pixels(video_BTCHW, has_face_BT)
         features_ND: Tensor = self.trunk(frames_BTCHW.flatten(0, 1))
-        features_BTD: Tensor = features_ND.unflatten(0, (-1, frames_BTCHW.shape[1]))  # type: ignore[no-untyped-call]
+        features_BTD: Tensor = features_ND.unflatten(0, (-1, frames_BTCHW.shape[1]))
         return features_BTD
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

@@ -27,7 +27,7 @@ from mien.search.space import Space, Value, shown
 from mien.search.study import SearchStudy, TrialRecord
 from mien.stream.source import ClipSource
 from mien.track.registry import RegisteredModel
-from mien.track.tracker import NoTracker, Tracker, TrackerSpec
+from mien.track.tracker import NoTracker, RunStatus, Tracker, TrackerSpec
 from mien.train.local_ray import ray_session
 from mien.train.on_ray import wants_gpu
 from mien_jobs import overrides
@@ -79,13 +79,19 @@ def run_whole_search(
         if first:
             study.enqueue(first, label="given_first")
         parent = _open_parent(search)
+        status: RunStatus = "FAILED"
         try:
             with _ray_for(search):
                 registered = _run(search, base, study, parent, model, say)
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            say(f"go on with: mien tune --resume {search.recipe.name}")
+            raise
         finally:
             _settle_runs(search, study)
             report = _report(search, study, parent)
-            parent.finish("FINISHED" if study.why_over() else "KILLED")
+            parent.finish(status)
         return SearchResult(best=study.best(), report=report, registered=registered)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -141,13 +141,19 @@ class RunTrial:
         tracker.log_json("recipe.json", json.loads(overrides.to_json(recipe)))
         try:
             log = _LogFile(join(recipe.storage, recipe.name))
-            results = [self._fold(fold, recipe, call, log) for fold in range(self.search.folds)]
+            results: list[FoldResult] = []
+            for fold in range(self.search.folds):
+                results.append(self._fold(fold, recipe, call, log))
+                if self.search.folds > 1:
+                    call.report({"fold": float(fold), **_means(results)})
         except BaseException as error:
             # A trial that is stopped early leaves by SystemExit.
-            tracker.finish("KILLED" if isinstance(error, SystemExit) else "FAILED")
+            is_stopped = isinstance(error, SystemExit)
+            if not is_stopped:
+                tracker.set_tags({"mien.error": f"{type(error).__name__}: {error}"[:4000]})
+            tracker.finish("KILLED" if is_stopped else "FAILED")
             raise
-        names = results[0].metrics
-        means = {name: sum(r.metrics[name] for r in results) / len(results) for name in names}
+        means = _means(results)
         scores = tuple(means[objective.metric] for objective in self.search.plan.objectives)
         tracker.log_metrics({"score": scores[0]}, step=max(r.steps for r in results))
         tracker.finish("FINISHED")
@@ -165,10 +171,8 @@ class RunTrial:
         run = self.prepare_fold(fold, recipe)
         found = read_result(run.job.folder)
         if found is None:
-            found = self._train(run, fold, call, log)
+            found = self._train(run, call, log)
             write_result(run.job.folder, found)
-        if self.search.folds > 1:
-            call.report({"fold": float(fold), **found.metrics})
         return found
 
     def prepare_fold(self, fold: int, recipe: Recipe) -> PreparedRun:
@@ -189,7 +193,7 @@ class RunTrial:
             run, job=replace(run.job, tracker=tracked if self.search.folds == 1 else None)
         )
 
-    def _train(self, run: PreparedRun, fold: int, call: TrialCall, log: Say) -> FoldResult:
+    def _train(self, run: PreparedRun, call: TrialCall, log: Say) -> FoldResult:
         run = self._with_cache(run, log)
         is_only_fold = self.search.folds == 1
 
@@ -242,6 +246,11 @@ class FoldResult:
             seconds=0.0,
             quarantine=Quarantine(),
         )
+
+
+def _means(results: Sequence[FoldResult]) -> dict[str, float]:
+    names = results[0].metrics
+    return {name: sum(r.metrics[name] for r in results) / len(results) for name in names}
 
 
 def read_result(folder: str) -> FoldResult | None:

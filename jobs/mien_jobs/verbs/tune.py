@@ -30,7 +30,6 @@ SPACES: Mapping[str, tuple[str, ...]] = {
     "rdfer": ("agreement.*",),
 }
 """What is searched of a method unless --space says otherwise; of others, all that they name."""
-_GRID_TRIALS = 10_000
 _TRIALS = 20
 _WARM_TRIALS = 5
 
@@ -161,7 +160,7 @@ def new_search(args: argparse.Namespace) -> Search:
     space, notes = build_space(recipe, own, args.space or SPACES.get(args.method, ("*",)))
     for note in notes:
         print(note)
-    trials = args.trials or (_GRID_TRIALS if args.sampler == "grid" else _TRIALS)
+    trials = args.trials or (_TRIALS if args.sampler != "grid" else len(list(space.grid())))
     plan = SearchPlan(
         objectives=objectives,
         trials=trials,

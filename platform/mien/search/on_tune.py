@@ -36,6 +36,8 @@ _QUIET_TUNE = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     # One trial is drawn ahead at most: a later draw knows more.
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    # An interrupt ends the search at once; trials under way are handed out again by the study.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 _OUTCOME, _FAILED = "mien_outcome", "mien_failed"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -161,7 +162,8 @@ def _height(dimension: Dimension, trial: TrialRecord) -> float | None:
 
 def _mark_axis(axes: Axes, place: int, low: str, high: str) -> None:
     axes.axvline(place, color=QUIET, lw=0.9, zorder=1)
-    style = {"ha": "center", "size": 7.5, "color": QUIET, "backgroundcolor": "white"}
+    style: dict[str, Any] = {"ha": "center", "size": 7.5, "color": QUIET}
+    style["backgroundcolor"] = "white"
     axes.text(place, -0.04, low, va="top", **style)
     axes.text(place, 1.04, high, va="bottom", **style)
 

@@ -170,11 +170,12 @@ def _against_truth(
         if name == "cleanlab" and ranks is None:
             continue
         scores = found_errors(doubted, given, truth)
-        if scores.precision is None or scores.recall is None:
+        if scores.precision is None:
             continue
+        recall = "-" if scores.recall is None else f"{scores.recall:.2f}"
         lines.append(
             f"against the column true_label, {name}: precision {scores.precision:.2f}, recall "
-            f"{scores.recall:.2f} ({scores.right} of {scores.wrong_labels} wrong labels)"
+            f"{recall} ({scores.right} of {scores.wrong_labels} wrong labels)"
         )
     auc = ranking_auc(audit.doubts(found), wrong)
     if auc is not None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 from contextlib import nullcontext
 
+import pyarrow.parquet as pq
+
+from mien.evaluate.report import Report
 from mien.media.storage import absolute, join, write_bytes_atomically
 from mien.track.model_card import CARD_FILE
 from mien.train.local_ray import ray_session
 from mien_jobs.evaluation import evaluate_method, save_evaluation
-from mien_jobs.model_clips import open_model_clips
+from mien_jobs.model_clips import ModelClips, open_model_clips
+from mien_jobs.unit_scores import evaluate_units
 from mien_jobs.verbs.model_options import (
     add_clip_options,
     add_model_argument,
@@ -23,6 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     add_clip_options(parser, out="evaluation")
     add_slice_option(parser)
+    parser.add_argument(
+        "--present-from",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="coded intensity from which on an action unit is present, for models that predict "
+        "them; DISFA's protocol: 2 (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,11 +56,26 @@ def run(args: argparse.Namespace) -> int:
             slice_by=args.slice_by,
             is_own=model.is_own,
         )
+        units = None
+        if model.method.action_units and _has_codes(model):
+            units = evaluate_units(model, plan, present_from=args.present_from)
     out = absolute(args.out)
     location = save_evaluation(found, out)
     write_bytes_atomically(join(out, CARD_FILE), found.model_card.encode())
     print(found.report.to_markdown())
+    if units is not None:
+        print(Report(title="Action units", tables=[units.scores.table()]).to_markdown())
+        frames = io.BytesIO()
+        pq.write_table(units.frames, frames)
+        place = join(out, f"action-units-{model.which}.parquet")
+        write_bytes_atomically(place, frames.getvalue())
+        print(f"action units of every sampled frame: {place}")
     print(found.quarantine.summary())
     print(f"predictions: {location}")
     print(f"page with pictures: {join(out, f'scorecard-{model.which}.html')}")
     return 0
+
+
+def _has_codes(model: ModelClips) -> bool:
+    column = model.data.manifest.table["action_units"]
+    return int(column.null_count) < len(column)

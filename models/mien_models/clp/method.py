@@ -71,8 +71,6 @@ class Clp(Method):
         self.pretraining: Pretraining | None = None
         if config.pretrain is not None:
             self.pretraining = Pretraining(self.network, config.pretrain)
-        # Not in checkpoints: every step sets it, and only what follows a step reads it.
-        self._epoch = 0
 
     # Pretrained trunk
 
@@ -195,7 +193,6 @@ class Clp(Method):
 
     def forward(self, batches: Mapping[str, ClipBatch], progress: Progress) -> StepOutput:
         """Losses of one step of the current stage."""
-        self._epoch = progress.epoch
         batch = batches["clips"]
         if self.pretraining is not None:
             return self.pretraining(self.network, batch, progress.epoch)  # type: ignore[no-any-return]

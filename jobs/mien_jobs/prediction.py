@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mien.infer.film_reading import FilmSettings
 from mien.infer.many_films import Crew, ModelParts
 from mien.infer.one_film import FolderJob
-from mien.infer.predict import FilmSettings
 from mien.infer.rows import Columns
 from mien.stream.plan import LoadPlan
 from mien.stream.prepare import PREPARE_VERSION

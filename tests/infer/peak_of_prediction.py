@@ -13,9 +13,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from colour_method import COLOURS, ColourMethod
 
+from mien.infer.film_reading import FilmSettings
 from mien.infer.film_report import Wishes, report_film
 from mien.infer.network import BatchedNetwork
-from mien.infer.predict import FilmSettings
 from mien.infer.windows import Windowing
 from mien.stream.plan import DEFAULT
 

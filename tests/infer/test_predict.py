@@ -16,8 +16,9 @@ import torch
 from infer.colour_method import BLUE, COLOURS, GREEN, RED, ColourMethod
 
 from mien.clips.manifest import ClipRef
+from mien.infer.film_reading import FilmReading, FilmSettings
 from mien.infer.network import BatchedNetwork, BrokenNetworkError
-from mien.infer.predict import FilePrediction, FilmReading, FilmSettings, predict_file
+from mien.infer.predict import FilePrediction, predict_file
 from mien.infer.rows import Columns, FrameRow, WindowRow, table_writer
 from mien.infer.windows import Windowing
 from mien.media.errors import ClipError

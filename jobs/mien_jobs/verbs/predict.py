@@ -7,11 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mien.infer.film_reading import FilmSettings
     from mien.infer.film_report import Wishes
     from mien.infer.many_films import ModelParts
     from mien.infer.network import BatchedNetwork
     from mien.infer.one_film import FilmRecord
-    from mien.infer.predict import FilmSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("parquet", "csv", "jsonl"), default="parquet", help="in a folder"
     )
+    _add_looks(parser)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that read films, over all nodes of RAY_ADDRESS; default: 0, this process, "
+        "for one input, else one a CPU, or one a GPU",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="cores for the faces of one film"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=16, metavar="N", help="windows that the network sees at once"
+    )
+    parser.add_argument("--registry", default="auto", help="MLflow URI of the registry")
+    parser.add_argument("--storage", default="runs", help="folder of the runs, for --registry auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def _add_looks(parser: argparse.ArgumentParser) -> None:
+    """How a film is looked at, and what else is made of it."""
     parser.add_argument(
         "--window",
         type=float,
@@ -67,22 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overlay", metavar="FILE.mp4", help="also the film with what was found")
     parser.add_argument("--timeline", metavar="FILE.png", help="also a plot over time")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes that read films, over all nodes of RAY_ADDRESS; default: 0, this process, "
-        "for one input, else one a CPU, or one a GPU",
-    )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="cores for the faces of one film"
-    )
-    parser.add_argument(
-        "--batch", type=int, default=16, metavar="N", help="windows that the network sees at once"
-    )
-    parser.add_argument("--registry", default="auto", help="MLflow URI of the registry")
-    parser.add_argument("--storage", default="runs", help="folder of the runs, for --registry auto")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -137,7 +142,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace) -> FilmSettings:
-    from mien.infer.predict import FilmSettings
+    from mien.infer.film_reading import FilmSettings
     from mien.infer.windows import Windowing
 
     windowing = Windowing(window_s=args.window, step_s=args.step)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mien.clips.labels import LabelSet
+from mien.infer.film_reading import FilmReading, FilmSettings
 from mien.infer.network import BatchedNetwork
 from mien.infer.overlay import OverlayWriter
-from mien.infer.predict import FilmReading, FilmSettings, windows_as_markdown
+from mien.infer.predict import windows_as_markdown
 from mien.infer.rows import Columns, Part, WindowRow, table_writer
 from mien.infer.timeline import Timeline
 from mien.stream.plan import LoadPlan
@@ -97,7 +98,7 @@ def _table_rows(
 def _lines(
     reading: FilmReading, shown: list[WindowRow], num_rows: int, wishes: Wishes
 ) -> Iterator[str]:
-    yield windows_as_markdown(tuple(shown), wishes.label_set)
+    yield windows_as_markdown(shown, wishes.label_set)
     if num_rows > len(shown):
         where = f"{wishes.out} holds all" if wishes.out else "--out FILE.csv keeps all"
         yield f"... and {num_rows - len(shown)} more rows; {where}"

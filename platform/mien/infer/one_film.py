@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mien.infer.film_reading import FilmReading, FilmSettings
 from mien.infer.inputs import table_name, version_of
 from mien.infer.network import BatchedNetwork
-from mien.infer.predict import FilmReading, FilmSettings
 from mien.infer.rows import Columns, Part, table_writer
 from mien.media.containers import clip_errors
 from mien.media.errors import ClipError

@@ -54,6 +54,7 @@ def recipe(synth_manifest: Path, tmp_path: Path) -> Recipe:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_folds_are_run_once_and_scored_together(synth_manifest: Path, tmp_path: Path) -> None:
     said: list[str] = []
     wanted = recipe(synth_manifest, tmp_path)

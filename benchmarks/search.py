@@ -52,7 +52,9 @@ def small_recipe(folder: Path, people: int, epochs: int) -> Recipe:
     if not manifest.exists():
         write_dataset(spec, folder / "clips", num_workers=0)
     recipe = make_recipe("dtm", "tiny")
-    config = replace(recipe.config, epochs=epochs, steps_per_epoch=2, batch_size=8)
+    config = replace(
+        recipe.config, epochs=epochs, steps_per_epoch=2, batch_size=8, unlabelled_clips="all"
+    )
     plan = replace(recipe.train, workers=1, threads_per_worker=1, log_every_steps=1)
     return with_absolute_paths(
         replace(

@@ -316,4 +316,5 @@ def softmax_last(logits: FloatArray) -> FloatArray:
 
 def _unit(values: FloatArray) -> FloatArray:
     length = np.linalg.norm(values, axis=-1, keepdims=True)
-    return values / np.maximum(length, 1e-12)
+    unit: FloatArray = values / np.maximum(length, 1e-12)
+    return unit

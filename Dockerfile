@@ -14,7 +14,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 \
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates git procps rsync wget \
     && rm -rf /var/lib/apt/lists/* \
-    && groupadd --gid 1000 mien && useradd --uid 1000 --gid 1000 --create-home mien
+    && groupadd --gid 1000 mien && useradd --uid 1000 --gid 1000 --home-dir /var/lib/mien --create-home mien
 WORKDIR /opt/mien
 
 FROM base AS build

@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "benchmark": ("benchmark", "a method under a published protocol, beside published results"),
     "probe": ("probe", "what else a model's features tell: who it is, where the head points"),
     "robustness": ("robustness", "how a model's scores fall with light, blur, noise, loss ..."),
+    "explain": ("explain", "what predictions rest on: heat maps, modalities, and their checks"),
     "audit-labels": ("audit_labels", "which labels a run of rdfer doubts, for a person to decide"),
     "review": ("review", "doubtful pseudo-labels of a model of dtm, for a person to decide"),
     "predict": ("predict", "run a model over a video file"),

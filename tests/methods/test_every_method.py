@@ -17,6 +17,7 @@ from mien.train.world import World
 from mien_jobs.methods import METHODS, load_method
 from mien_jobs.training import fetch_package, prepare
 from mien_models.contract import Progress, TensorPredictor, plain_batch
+from mien_models.explain import heat_maps, on_picture
 
 pytestmark = pytest.mark.parametrize("name", sorted(METHODS))
 
@@ -147,6 +148,28 @@ def test_a_package_predicts_what_the_method_did(name, small_recipe, tmp_path: Pa
         first = [None if tensor is None else tensor[:1] for tensor in tensors]
         alone = method.predict(plain_batch(*first)).logits_BK
     torch.testing.assert_close(alone, expected[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_its_heat_maps_belong_to_its_frames(name, small_recipe):
+    run = prepare(small_recipe(name))
+    seed_torch(0)
+    method = run.job.build_method()
+    for _ in stages_of(method):
+        pass
+    spec = method.prediction_stream().for_prediction("train")
+    batch = next(make_source(run).scan(spec))
+    class_B = torch.arange(len(batch)) % len(method.classes)
+    heat = heat_maps(method, batch, class_B)
+    num_clips, num_frames = heat.frames_BS.shape
+    assert heat.heat_BSRC.shape[:2] == (len(batch), num_frames)
+    assert heat.frames_BS.min() >= 0
+    assert heat.frames_BS.max() < batch.video_BTCHW.shape[1]
+    assert heat.heat_BSRC.min() >= 0
+    large = on_picture(heat, method.picture_layer(), spec.image_size_px)
+    assert large.shape[2:] == batch.video_BTCHW.shape[3:]
+    alone = heat_maps(method, batch.rows(0, 1), class_B[:1])
+    assert torch.allclose(alone.heat_BSRC[0], heat.heat_BSRC[0], atol=1e-3)
+    assert num_clips == len(batch)
 
 
 def test_every_searched_setting_exists(name):

@@ -266,7 +266,7 @@ class Clp(Method):
 
     def picture_layer(self) -> PictureLayer:
         """The trunk's last map."""
-        return picture_layer(self.network.trunk, border_px=self.config.border_px)
+        return picture_layer(self.network.encoder.trunk, border_px=self.config.border_px)
 
     # Search
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -304,7 +305,9 @@ class Dtm(Method):
         notes = EpochNotes(
             logs=self.monitor.logs(thresholds_K), warnings=self.monitor.warnings(thresholds_K)
         )
-        self._epochs = [*self._epochs[: self._epoch - 1], dict(notes.logs)]
+        # Rounded: sums in another order (another number of workers) change the last bits.
+        told = {name: round(value, 6) for name, value in notes.logs.items()}
+        self._epochs = [*self._epochs[: self._epoch - 1], told]
         self.monitor.start_epoch()
         return notes
 
@@ -331,7 +334,7 @@ class Dtm(Method):
 
     def picture_layer(self) -> PictureLayer:
         """The last map of the network that predicts."""
-        network = self.student if self.teacher is None else self.teacher
+        network: Any = self.student if self.teacher is None else self.teacher.network
         return picture_layer(network.trunk, border_px=self.config.border_px)
 
     @property

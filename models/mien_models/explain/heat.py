@@ -75,9 +75,9 @@ def heat_maps(method: Method, batch: ClipBatch, class_B: Tensor | None = None) -
             class_B = logits_BK.argmax(dim=1)
         score = logits_BK.gather(1, class_B[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, seen[0])
+        frames_BS = _frames_seen(place, batch)
     finally:
         method.train(was_training)
-    frames_BS = _frames_seen(place, batch)
     heat_XRC = grad_cam(seen[0].detach(), gradient, place)
     if heat_XRC.shape[0] != frames_BS.numel():
         raise ValueError(

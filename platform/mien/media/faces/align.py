@@ -26,13 +26,19 @@ DEFAULT_MARGIN = 0.08
 """Share of the side added around that layout, so that brows, chin and cheeks are in the crop."""
 
 
+def landmark_places(size_px: int, margin: float = DEFAULT_MARGIN) -> npt.NDArray[np.float64]:
+    """Where the five landmarks lie in a crop, [5, 2] in pixels."""
+    places: npt.NDArray[np.float64] = (_TEMPLATE_112 / 112 * (1 - 2 * margin) + margin) * size_px
+    return places
+
+
 def alignment(landmarks: Floats, size_px: int, margin: float = DEFAULT_MARGIN) -> Floats:
     """The similarity transform [2, 3] that brings landmarks to their places in a crop.
 
     Least squares over rotation, one scale and shift. With points as complex numbers it is
     ``z -> a z + b``, ``a = sum(conj(z - mean) (w - mean)) / sum |z - mean|^2``: no reflection.
     """
-    template = (_TEMPLATE_112 / 112 * (1 - 2 * margin) + margin) * size_px
+    template = landmark_places(size_px, margin)
     source = landmarks[:, 0].astype(np.float64) + 1j * landmarks[:, 1].astype(np.float64)
     target = template[:, 0] + 1j * template[:, 1]
     centred = source - source.mean()

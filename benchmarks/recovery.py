@@ -158,7 +158,13 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 def kill_process(title: str) -> None:
-    processes(title)[0].send_signal(signal.SIGKILL)
+    # Decoding processes come and go with the work there is.
+    until = time.monotonic() + TIME_LIMIT_S
+    while not (found := processes(title)):
+        if time.monotonic() > until:
+            raise RuntimeError(f"no process {title} came")
+        time.sleep(0.01)
+    found[0].send_signal(signal.SIGKILL)
 
 
 def run_once(

@@ -15,7 +15,7 @@ ENVIRONMENT = {
     "RAY_AUTH_TOKEN": "0123456789abcdef",
     "RAY_AUTH_TOKEN_PATH": "/run/secrets/token",
     "HF_TOKEN": "short",
-    "HOME": "/home/someone",
+    "LANG": "C.UTF-8-and-long",
     "TOKENIZERS_PARALLELISM": "false-and-long",
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -127,28 +126,6 @@ def test_job_does_not_start_without_its_environment(ray_head: RayHead) -> None:
     text = "".join(jobs.logs(name, follow=True))
     assert "NO_SUCH_KEY: must be set in the environment of the nodes" in text
     assert jobs.get(name).shell_code() != 0
-
-
-@pytest.mark.slow
-def test_cluster_with_a_token_refuses_who_has_none(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    token = tmp_path / "token"
-    token.write_text("a" * 64)
-    with tempfile.TemporaryDirectory(prefix="mien-ray-", ignore_cleanup_errors=True) as folder:
-        guarded = RayHead(Path(folder), RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
-        guarded.start()
-        try:
-            environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-            options = ["--address", guarded.address]
-            code, _, err = mien(environment, "jobs", "list", *options, cwd=tmp_path)
-            assert code == 2
-            assert "wants a token" in err
-            environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-            code, out, err = mien(environment, "jobs", "list", *options, cwd=tmp_path)
-            assert (code, "no jobs" in out) == (0, True), err
-        finally:
-            guarded.stop()
 
 
 def test_manifest_is_what_would_be_sent_and_holds_no_secret(

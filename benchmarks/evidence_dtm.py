@@ -72,7 +72,8 @@ def config_of(variant: str, epochs: int, steps: int) -> DtmConfig:
     """``tiny``, changed by a variant."""
     config = at_seen_size(DtmConfig.tiny())
     assert isinstance(config, DtmConfig)
-    config = replace(config, epochs=epochs, steps_per_epoch=steps)
+    # Small batches: a handful of labels must fill one, and a core has many runs to make.
+    config = replace(config, epochs=epochs, steps_per_epoch=steps, batch_size=8)
     # Running means over a training of some hundred steps, not of some ten thousand.
     config = replace(config, threshold=replace(config.threshold, momentum=0.95))
     return VARIANTS[variant](config)

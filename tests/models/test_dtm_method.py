@@ -117,6 +117,7 @@ def test_labels_of_unlabelled_clips_reach_nothing_that_trains(rule: str) -> None
         label_B=torch.arange(8) % 3,
         soft_label_BK=torch.eye(3)[torch.arange(8) % 3],
         subject_B=torch.arange(8),
+        true_label_B=torch.arange(8) % 3,
     )
     found = []
     for unlabelled in (batches["unlabelled"], told):

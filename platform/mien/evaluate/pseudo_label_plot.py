@@ -32,8 +32,10 @@ def plot_pseudo_labels(epochs: Sequence[Mapping[str, float]], classes: Sequence[
         _panel(axes, epochs, classes, name)
         axes.set_title(title, loc="left", fontsize=10, color=INK)
         grid(axes)
-        if name != "accepted":
+        if name in ("threshold", "pseudo_accuracy"):
             axes.set_ylim(0, 1.03)
+        else:
+            axes.set_ylim(bottom=0)
     for axes in panels[2:]:
         axes.set_xlabel("epoch")
     lines = panels[0].get_lines()

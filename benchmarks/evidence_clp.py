@@ -91,6 +91,8 @@ class Study:
         length = [f"config.{stage}.epochs=4", f"config.{stage}.steps_per_epoch={self.steps // 4}"]
         small = ["config.pretrain.batch_size=4", "config.finetune.batch_size=4"] * self.quick
         small = [setting for setting in small if stage in setting]
+        # Epochs of one step look dead to the monitor.
+        small += ["config.pretrain.collapse.patience_epochs=0"] * (self.quick and name == "both")
         changes = [*fixed, *length, *small, *VARIANTS[name]]
         run = prepare(overrides.apply_overrides(recipe, changes))
         data = complete_cache(run.data, run.recipe.data, run.streams, use_ray=False, say=print)

@@ -145,7 +145,9 @@ def build_like(info: PackageInfo) -> Method:
     """
     entry = find_method(info.method)
     try:
-        config = cast(Any, overrides.from_json(entry.config, json.dumps(info.config)))
+        config = cast(
+            Any, overrides.from_json(entry.config, json.dumps(info.config), complete=False)
+        )
     except overrides.OverrideError as error:
         raise PackageError(
             f"the model was written by Mien {info.mien_version} (commit {info.git_sha}) with other "

@@ -107,26 +107,28 @@ def to_json(recipe: object) -> str:
 
 
 @overload
-def from_json(kind: type[RecipeT], text: str) -> RecipeT: ...
+def from_json(kind: type[RecipeT], text: str, *, complete: bool = True) -> RecipeT: ...
 
 
 @overload
-def from_json(kind: RecipeT, text: str) -> RecipeT: ...
+def from_json(kind: RecipeT, text: str, *, complete: bool = True) -> RecipeT: ...
 
 
-def from_json(kind: Any, text: str) -> Any:
+def from_json(kind: Any, text: str, *, complete: bool = True) -> Any:
     """Reads :func:`to_json`'s output back, strictly: no key may be unknown or missing.
 
     Args:
         kind: the dataclass; or an instance of it, such as the default recipe, which also says what
             stands in fields that are annotated with a base class or a protocol.
         text: the JSON.
+        complete: False for what an older Mien may have written: fields that it did not know take
+            their defaults, which are what was done before there was a choice.
 
     Raises:
         OverrideError: the text is no JSON or does not fit; the message names the place.
     """
     try:
-        return typed_values.from_plain(kind, json.loads(text))
+        return typed_values.from_plain(kind, json.loads(text), complete=complete)
     except json.JSONDecodeError as error:
         raise OverrideError(f"not JSON: {error}") from error
     except TypedValueError as error:

@@ -27,7 +27,9 @@ def model_parts(folder: str | Path) -> ModelParts:
         ValueError: its method or configuration is not known to this installation.
     """
     info, method = load_method(folder)
-    config: Any = overrides.from_json(find_method(info.method).config, json.dumps(info.config))
+    config: Any = overrides.from_json(
+        find_method(info.method).config, json.dumps(info.config), complete=False
+    )
     builder = MethodBuilder(name=info.method, config=config, classes=info.label_set.classes)
     return ModelParts(
         build_method=builder,

@@ -67,7 +67,8 @@ class TrackPlan:
     model: str | None = None
     """Registry name; None: the model is not registered."""
     alias: str | None = "champion"
-    """Alias that the new version gets; None: none."""
+    """Alias that the new version gets where no version has it; one that is taken moves by
+    `mien promote` alone. None: none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -148,7 +148,7 @@ def read_search(folder: str) -> Search:
     plain = json.loads(read_bytes(location))
     default = make_recipe(plain["recipe"]["method"], None)
     return Search(
-        recipe=overrides.from_json(default, json.dumps(plain["recipe"])),
+        recipe=overrides.from_json(default, json.dumps(plain["recipe"]), complete=False),
         space=Space.from_json(plain["space"]),
         plan=SearchPlan.from_json(plain["plan"]),
         folds=plain["folds"],

@@ -24,6 +24,7 @@ from mien.media.storage import (
 from mien.track.environment import describe_environment
 from mien.track.export import ExportSpec
 from mien.track.model_card import write_model_card
+from mien.track.promotion import version_of
 from mien.track.registry import RegisteredModel, fetch_remote, register
 from mien.track.tracker import Tracker, TrackerSpec
 from mien.train.launch import TrainJob, train
@@ -38,7 +39,7 @@ from mien_jobs.methods import MethodBuilder, load_method
 from mien_jobs.pseudo_labels import track_pseudo_labels
 from mien_jobs.recipe import Recipe
 from mien_jobs.tracking import tracking_uri
-from mien_models.contract import StreamSpec
+from mien_models.contract import Method, StreamSpec
 
 Say = Callable[[str], None]
 
@@ -250,16 +251,7 @@ def score_and_register(
     tracker.log_metrics({"best_epoch": float(fit.best_epoch or 0)}, fit.steps)
     registered = None
     if run.recipe.track.model and run.job.tracker is not None and run.job.tracker.uri is not None:
-        registered = register(
-            run.job.tracker.uri,
-            tracker.run_id,
-            package,
-            name=run.recipe.track.model,
-            alias=run.recipe.track.alias,
-            export=ExportSpec(method=method),
-        )
-        alias = f", alias {run.recipe.track.alias}" if run.recipe.track.alias else ""
-        say(f"registered {registered.name} version {registered.version}{alias}")
+        registered = _register(run.job.tracker.uri, tracker.run_id, package, run, method, say)
     return TrainedModel(
         package=package,
         location=run.job.package_location,
@@ -268,6 +260,30 @@ def score_and_register(
         registered=registered,
         run_id=tracker.run_id,
     )
+
+
+def _register(
+    uri: str, run_id: str, package: Path, run: PreparedRun, method: Method, say: Say
+) -> RegisteredModel:
+    """Registers a model; an alias that an older version has stays with that one."""
+    name, alias = run.recipe.track.model or "", run.recipe.track.alias
+    holder = None if alias is None else version_of(uri, name, alias)
+    registered = register(
+        uri,
+        run_id,
+        package,
+        name=name,
+        alias=alias if holder is None else None,
+        export=ExportSpec(method=method),
+    )
+    line = f"registered {name} version {registered.version}"
+    if holder is not None:
+        line += f"; {name}@{alias} stays version {holder} until `mien promote {name}/"
+        line += f"{registered.version} --name {name}` finds this one better"
+    elif alias is not None:
+        line += f", alias {alias}"
+    say(line)
+    return registered
 
 
 def fetch_package(job: TrainJob) -> Path:

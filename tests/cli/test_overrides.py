@@ -278,6 +278,16 @@ def test_text_that_is_no_json_is_refused() -> None:
         from_json(Recipe, "{")
 
 
+def test_what_an_older_mien_wrote_takes_defaults_for_what_it_did_not_know() -> None:
+    data = json.loads(to_json(Recipe()))
+    data["views"][1].pop("num_frames")
+    found = from_json(Recipe(), json.dumps(data), complete=False)
+    assert found.views[1].num_frames == View().num_frames
+    data["views"][1]["num_framse"] = 3
+    with pytest.raises(OverrideError, match="num_framse"):
+        from_json(Recipe(), json.dumps(data), complete=False)
+
+
 def test_class_suffices_where_annotations_are_concrete() -> None:
     assert from_json(Method, to_json(Method())) == Method()
 

@@ -344,6 +344,8 @@ class _Session:
 
     def _save(self, run: StageRun) -> None:
         if self.world.is_main:
+            # Curves first: a run that goes on from this checkpoint does not report them again.
+            self.tracker.flush()
             self.store.save(
                 self.position.stage, self.position.step, self._checkpoint(run, with_optimizer=True)
             )

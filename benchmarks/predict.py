@@ -34,8 +34,8 @@ PUBLISHED_FPS = {
     # docs/benchmarks/2026-06-22 (speed-clean-m5max.md), version 2.0.2: 472 frames, RetinaFace, best
     # batch size, CPU of an Apple M5 Max; also landmarks, action units and identity.
     "py_feat_m5_cpu_fps": 5.5,
-    # docs/benchmarks/2026-05-04-f44ccb1.md quotes its best on a Linux server's CPU, 98 ms a frame, on
-    # a shorter film: the harder figure to beat.
+    # docs/benchmarks/2026-05-04-f44ccb1.md quotes its best on a Linux server's CPU, 98 ms a frame,
+    # on a shorter film: the harder figure to beat.
     "py_feat_linux_cpu_fps": 10.2,
     # docs/benchmarks/competitors/libreface_speed.json of Py-Feat: 72 frames, CPU, best batch size.
     "libreface_cpu_fps": 3.9,

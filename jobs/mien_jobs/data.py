@@ -93,8 +93,12 @@ def load_plan(plan: DataPlan) -> LoadPlan:
 def choose_label_set(name: str, manifest: Manifest) -> LabelSet:
     """The label set of that name, or (``auto``) the one that the manifest's labels fit."""
     labels = {label for label in manifest.column("label") if label is not None}
-    if not labels:
-        raise ValueError("no clip of the manifest has a label; this needs a column `label`")
+    if not labels and name == "auto":
+        raise ValueError(
+            "no clip of the manifest has a label; this needs a column `label` (or, to learn action "
+            "units alone, the name of a label set whose classes are then not learnt: "
+            "--set data.label_set=dfew7)"
+        )
     if name != "auto":
         if name not in KNOWN_LABEL_SETS:
             raise ValueError(

@@ -180,6 +180,14 @@ def predict_split(
     return join_predictions(parts)
 
 
+def has_labels(data: RunData, which: SplitName) -> bool:
+    """Whether a split has a clip with a label."""
+    manifest = data.manifest
+    if which != "all":
+        manifest = manifest.by_ids(getattr(data.split, which))
+    return any(label is not None for label in manifest.column("label"))
+
+
 def _labelled_stream(info: PackageInfo, which: SplitName) -> StreamSpec:
     return dataclasses.replace(info.prediction_stream.for_prediction(which), labelled=True)
 

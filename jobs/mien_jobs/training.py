@@ -34,7 +34,7 @@ from mien_jobs import overrides
 from mien_jobs.caching import complete_cache, streams_of
 from mien_jobs.continual import track_stages
 from mien_jobs.data import RunData, open_data
-from mien_jobs.evaluation import evaluate_method, track_evaluation
+from mien_jobs.evaluation import evaluate_method, has_labels, track_evaluation
 from mien_jobs.methods import MethodBuilder, load_method
 from mien_jobs.pseudo_labels import track_pseudo_labels
 from mien_jobs.recipe import Recipe
@@ -230,7 +230,9 @@ def score_and_register(
     package = fetch_package(run.job)
     info, method = load_method(package)
     scorecard = None
-    if run.data.split.test:
+    if not has_labels(run.data, "test"):
+        say("no labelled clip to test on: no scores of classes (`mien evaluate` scores units)")
+    else:
         plan = run.recipe.train
         found = evaluate_method(
             method,

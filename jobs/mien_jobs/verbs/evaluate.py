@@ -12,9 +12,9 @@ from mien.evaluate.report import Report
 from mien.media.storage import absolute, join, write_bytes_atomically
 from mien.track.model_card import CARD_FILE
 from mien.train.local_ray import ray_session
-from mien_jobs.evaluation import evaluate_method, save_evaluation
+from mien_jobs.evaluation import Evaluation, evaluate_method, has_labels, save_evaluation
 from mien_jobs.model_clips import ModelClips, open_model_clips
-from mien_jobs.unit_scores import evaluate_units
+from mien_jobs.unit_scores import UnitEvaluation, evaluate_units
 from mien_jobs.verbs.model_options import (
     add_clip_options,
     add_model_argument,
@@ -45,35 +45,46 @@ def run(args: argparse.Namespace) -> int:
     model = open_model_clips(args)
     if model.data.left_out:
         print(model.data.left_out)
+    found = units = None
+    has_units = bool(model.method.action_units) and _has_codes(model)
     with ray_session(plan) if use_ray else nullcontext():
-        found = evaluate_method(
-            model.method,
-            model.info,
-            model.data,
-            which=model.which,
-            plan=plan,
-            use_ray=use_ray,
-            slice_by=args.slice_by,
-            is_own=model.is_own,
-        )
-        units = None
-        if model.method.action_units and _has_codes(model):
+        if has_labels(model.data, model.which) or not has_units:
+            found = evaluate_method(
+                model.method,
+                model.info,
+                model.data,
+                which=model.which,
+                plan=plan,
+                use_ray=use_ray,
+                slice_by=args.slice_by,
+                is_own=model.is_own,
+            )
+        if has_units:
             units = evaluate_units(model, plan, present_from=args.present_from)
     out = absolute(args.out)
+    if found is not None:
+        _report_classes(found, out, model.which)
+    if units is not None:
+        _report_units(units, out, model.which)
+    return 0
+
+
+def _report_classes(found: Evaluation, out: str, which: str) -> None:
     location = save_evaluation(found, out)
     write_bytes_atomically(join(out, CARD_FILE), found.model_card.encode())
     print(found.report.to_markdown())
-    if units is not None:
-        print(Report(title="Action units", tables=[units.scores.table()]).to_markdown())
-        frames = io.BytesIO()
-        pq.write_table(units.frames, frames)
-        place = join(out, f"action-units-{model.which}.parquet")
-        write_bytes_atomically(place, frames.getvalue())
-        print(f"action units of every sampled frame: {place}")
     print(found.quarantine.summary())
     print(f"predictions: {location}")
-    print(f"page with pictures: {join(out, f'scorecard-{model.which}.html')}")
-    return 0
+    print(f"page with pictures: {join(out, f'scorecard-{which}.html')}")
+
+
+def _report_units(units: UnitEvaluation, out: str, which: str) -> None:
+    print(Report(title="Action units", tables=[units.scores.table()]).to_markdown())
+    frames = io.BytesIO()
+    pq.write_table(units.frames, frames)
+    place = join(out, f"action-units-{which}.parquet")
+    write_bytes_atomically(place, frames.getvalue())
+    print(f"action units of every sampled frame: {place}")
 
 
 def _has_codes(model: ModelClips) -> bool:

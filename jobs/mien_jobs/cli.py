@@ -15,7 +15,6 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from types import TracebackType
@@ -102,7 +101,6 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
         description="Trains, searches and ships facial-expression models on Ray.",
         epilog="More about a verb: mien VERB --help. Start with: mien doctor, mien demo. "
         "MIEN_DEBUG=1 shows the traceback of every error.",
-        formatter_class=partial(argparse.HelpFormatter, max_help_position=20),
     )
     parser.add_argument("--version", action="version", version=f"mien {version('mien')}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)

@@ -6,8 +6,8 @@ import argparse
 import errno
 import io
 import os
-import resource
 import re
+import resource
 import subprocess
 import sys
 import types

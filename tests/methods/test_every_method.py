@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from mien.infer.package import load_package
 from mien.seeds import seed_torch
-from mien.stream.source import ClipSource
-from mien.train.launch import train
+from mien.stream.source import ClipSource, in_process
+from mien.train.launch import TrainJob, run_worker, train
 from mien.train.stage_run import StageRun
 from mien.train.world import World
 from mien_jobs.methods import METHODS, load_method
@@ -118,16 +119,23 @@ def test_an_interrupted_run_ends_with_the_same_bits(name, small_recipe, updates)
     assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items())
 
 
-@pytest.mark.ray
-def test_two_workers_end_where_one_does(name, small_recipe, local_ray):
+def work(rank: int, job: TrainJob, folder: Path) -> None:
+    """One of two workers, as Ray Train would start it."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    run_worker(job, World(rank=rank, size=2), in_process)
+    dist.destroy_process_group()
+
+
+def test_two_workers_end_where_one_does(name, small_recipe, tmp_path: Path):
     """Same global batches; what is left are sums in another order."""
-    packages = []
-    for workers in (1, 2):
-        job = prepare(small_recipe(name, run=f"on{workers}", workers=workers)).job
-        train(job)
-        packages.append(load_package(fetch_package(job))[1])
-    for key, tensor in packages[0].items():
-        torch.testing.assert_close(tensor, packages[1][key], rtol=1e-3, atol=1e-4, msg=key)
+    alone = prepare(small_recipe(name, run="on1")).job
+    train(alone)
+    shared = prepare(small_recipe(name, run="on2")).job
+    torch.multiprocessing.spawn(work, (shared, tmp_path), nprocs=2)
+    expected, found = (load_package(fetch_package(job))[1] for job in (alone, shared))
+    for key, tensor in expected.items():
+        torch.testing.assert_close(tensor, found[key], rtol=1e-3, atol=1e-4, msg=key)
 
 
 def test_a_package_predicts_what_the_method_did(name, small_recipe, tmp_path: Path):

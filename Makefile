@@ -33,7 +33,7 @@ demo: install ## Built-in clips, training, evaluation, registry and a prediction
 	$(BIN)/mien demo
 
 test: install ## The tests, but for the slow ones.
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" --durations=25
 
 test-slow: install ## All tests that this machine can run.
 	$(BIN)/python -m pytest -m "not gpu"

@@ -115,8 +115,7 @@ def _facts(
     method: Method, batch: ClipBatch, heat: Heat, model: ModelClips
 ) -> dict[str, Sequence[Any]]:
     classes = model.info.label_set.classes
-    with torch.no_grad():
-        probability_BK = method.predict(batch).logits_BK.float().softmax(dim=1)
+    probability_BK = heat.logits_BK.float().softmax(dim=1)
     facts: dict[str, Sequence[Any]] = {
         "clip_id": batch.clip_ids,
         "label": [classes[label] if label >= 0 else "" for label in batch.label_B.tolist()],

@@ -14,6 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from mien.cache.settings import CacheSettings
 from mien.cache.view import CachedClips
 from mien.clips.splits import carve_validation
+from mien.evaluate.latency import measure_latency_ms
 from mien.media.storage import (
     absolute,
     exists,
@@ -35,13 +36,14 @@ from mien.train.on_ray import train_on_ray
 from mien.train.world import World, choose_device
 from mien_jobs import overrides
 from mien_jobs.caching import clips_of, complete_cache
-from mien_jobs.latency import LATENCY, measure_latency
+from mien_jobs.methods import load_method
 from mien_jobs.recipe import Recipe
 from mien_jobs.space_options import settings
 from mien_jobs.tracking import tracking_uri
 from mien_jobs.training import PreparedRun, fetch_package, prepare, write_run_files
 
 Say = Callable[[str], None]
+LATENCY = "latency_ms"
 VALIDATION_METRICS = ("val/uar", "val/war", "val/macro_f1")
 METRICS = (*VALIDATION_METRICS, LATENCY)
 """What may be searched for; nothing of it is measured on the test split."""
@@ -210,7 +212,7 @@ class RunTrial:
             fit = train_on_ray(run.job, log, callbacks)
         metrics = dict(fit.metrics)
         if any(objective.metric == LATENCY for objective in self.search.plan.objectives):
-            metrics[LATENCY] = measure_latency(fetch_package(run.job))
+            metrics[LATENCY] = _latency_ms(run)
         return FoldResult(metrics=metrics, best_epoch=fit.best_epoch, steps=fit.steps)
 
     def _with_cache(self, run: PreparedRun, log: Say) -> PreparedRun:
@@ -317,3 +319,10 @@ def _with_fold(run: PreparedRun, fold: int) -> PreparedRun:
     data = replace(data, split=split)
     package = replace(run.job.package, split_hash=split.content_hash)
     return replace(run, data=data, job=replace(run.job, split=split, package=package))
+
+
+def _latency_ms(run: PreparedRun) -> float:
+    """Of the trained network for one decoded clip, on this process's device."""
+    device = choose_device("auto")
+    _, method = load_method(fetch_package(run.job))
+    return measure_latency_ms([method.eval().to(device)], device)[0]

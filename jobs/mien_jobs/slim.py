@@ -7,7 +7,6 @@ has the whole package again, to the last bit.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -80,16 +79,12 @@ def complete(package: Path, given: Parts, out: Path) -> PackageInfo:
     info, kept = load_slim(package)
     tensors = _with_parts(info, _places(info, given)).state_dict() | kept
     whole = dataclasses.replace(info, left_out={}, whole_sha256="")
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".complete-") as folder:
-        made = save_package(Path(folder) / "package", whole, tensors)
-        found, checked = load_package(made)
-        if found.weights_sha256 != info.whole_sha256:
-            raise PackageError(
-                f"{package} and these weights don't make the package that it was made of (SHA-256 "
-                f"of the weights {found.weights_sha256[:12]}..., expected "
-                f"{info.whole_sha256[:12]}...): use the Mien version {info.mien_version}"
-            )
-        save_package(out, whole, checked)
+    try:
+        save_package(out, whole, tensors, expected_sha256=info.whole_sha256)
+    except PackageError as error:
+        raise PackageError(
+            f"{package}: {error}; it was written by Mien {info.mien_version}"
+        ) from error
     return whole
 
 

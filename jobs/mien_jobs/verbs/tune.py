@@ -11,12 +11,11 @@ from mien.media.storage import absolute, is_remote, join, local_path
 from mien.search.plan import Goal, Objective, PrunerName, SamplerName, SearchError, SearchPlan
 from mien.search.space import Value
 from mien_jobs import overrides
-from mien_jobs.latency import LATENCY
 from mien_jobs.methods import find_method, make_recipe
 from mien_jobs.recipe import Recipe
 from mien_jobs.search_driver import best_settings, read_search, run_whole_search
 from mien_jobs.search_table import settings_line
-from mien_jobs.searching import METRICS, Search, with_absolute_paths
+from mien_jobs.searching import LATENCY, METRICS, Search, with_absolute_paths
 from mien_jobs.space_options import build_space
 from mien_jobs.training import with_data
 from mien_jobs.verbs.train import add_override_option

@@ -5,39 +5,15 @@ Shape legend: N pictures, C channels, H W pixels, D features.
 
 from __future__ import annotations
 
-import difflib
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from mien_models.clp.config import TrunkConfig
+from mien_models.layers.face_trunk import ConvTrunk, timm_trunk
 
 _GROUPS = 8
 """Groups of our own group norms; a timm model's batch norms get 32, as usual."""
-
-
-class ConvTrunk(nn.Module):
-    """Convolutions with group norm; every stage halves the side. [N, 3, H, W] to [N, D]."""
-
-    def __init__(self, config: TrunkConfig) -> None:
-        super().__init__()
-        self.num_features = config.dim
-        stages: list[nn.Module] = []
-        channels = 3
-        for width in config.widths:
-            stages += [
-                nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
-                _group_norm(width, _GROUPS),
-                nn.ReLU(),
-            ]
-            channels = width
-        self.stages = nn.Sequential(*stages)
-        self.places = nn.AdaptiveAvgPool2d(config.grid)
-        self.project = nn.Linear(channels * config.grid**2, config.dim)
-
-    def forward(self, frames_NCHW: Tensor) -> Tensor:
-        """Features [N, D]."""
-        features_ND: Tensor = self.project(self.places(self.stages(frames_NCHW)).flatten(1)).relu()
-        return features_ND
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -60,18 +36,14 @@ def build_trunk(config: TrunkConfig, side_px: int) -> nn.Module:
         ValueError: timm has no model of that name, or one with batch norms that can't be replaced.
     """
     if config.name == "conv":
-        return ConvTrunk(config)
-    # Imported late: timm's registry takes seconds, and listing methods does not need it.
-    import timm
-
-    if not timm.is_model(config.name):
-        near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ", such as resnet18"
-        raise ValueError(f"trunk.name={config.name!r} is neither `conv` nor a model of timm{hint}")
-    # Vision transformers are built for one size; convolutions take any.
-    is_fixed = timm.get_pretrained_cfg(config.name).fixed_input_size
-    options = {"img_size": side_px} if is_fixed else {}
-    trunk: nn.Module = timm.create_model(config.name, pretrained=False, num_classes=0, **options)
+        return ConvTrunk(
+            3,
+            widths=config.widths,
+            grid=config.grid,
+            dim=config.dim,
+            norm=partial(_group_norm, groups=_GROUPS),
+        )
+    trunk = timm_trunk(config.name, side_px)
     _replace_batch_norms(trunk, config)
     return trunk
 

@@ -23,6 +23,8 @@ class Heat:
 
     class_B: Tensor
     """int64 [B]: the class that is explained."""
+    logits_BK: Tensor
+    """Of the prediction that is explained."""
     frames_BS: Tensor
     """int64 [B, S]: numbers of the first view's frames that the maps belong to."""
     heat_BSRC: Tensor
@@ -86,7 +88,12 @@ def heat_maps(method: Method, batch: ClipBatch, class_B: Tensor | None = None) -
         )
     heat_BSRC = heat_XRC.unflatten(0, tuple(frames_BS.shape))
     peak_B111 = heat_BSRC.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
-    return Heat(class_B=class_B, frames_BS=frames_BS, heat_BSRC=heat_BSRC / peak_B111)
+    return Heat(
+        class_B=class_B,
+        logits_BK=logits_BK.detach(),
+        frames_BS=frames_BS,
+        heat_BSRC=heat_BSRC / peak_B111,
+    )
 
 
 def _frames_seen(place: PictureLayer, batch: ClipBatch) -> Tensor:

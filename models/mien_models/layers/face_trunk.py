@@ -6,7 +6,7 @@ Shape legend: B clips, T frames, N pictures (clips x frames), C channels, H W pi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -15,16 +15,25 @@ from mien_models.contract import PictureLayer
 
 
 class ConvTrunk(nn.Module):
-    """Convolutions with batch norm; every stage halves the side. [N, C, H, W] to [N, D].
+    """Convolutions, each with a norm; every stage halves the side. [N, C, H, W] to [N, D].
 
     Args:
         in_channels: C.
         widths: channels of the stages.
         grid: features are read from so many places by as many.
         dim: D.
+        norm: makes the norm of so many channels.
     """
 
-    def __init__(self, in_channels: int, *, widths: Sequence[int], grid: int, dim: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        widths: Sequence[int],
+        grid: int,
+        dim: int,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    ) -> None:
         super().__init__()
         self.num_features = dim
         stages: list[nn.Module] = []
@@ -32,7 +41,7 @@ class ConvTrunk(nn.Module):
         for width in widths:
             stages += [
                 nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(width),
+                norm(width),
                 nn.ReLU(),
             ]
             channels = width

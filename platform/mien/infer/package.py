@@ -112,19 +112,27 @@ class PackageInfo:
         return cls(**{**data, "label_set": label_set, "prediction_stream": stream})
 
 
-def save_package(folder: str | Path, info: PackageInfo, tensors: Mapping[str, Tensor]) -> Path:
+def save_package(
+    folder: str | Path,
+    info: PackageInfo,
+    tensors: Mapping[str, Tensor],
+    *,
+    expected_sha256: str | None = None,
+) -> Path:
     """Writes a package, whole or not at all; an older package in its place is replaced.
 
     Args:
         folder: where; must not exist, be empty, or be a package.
         info: everything but the tensors; ``weights_sha256`` is filled in here.
         tensors: the method's ``state_dict()``, on any device.
+        expected_sha256: what the hash of the weights must come out as; None: anything.
 
     Returns:
         The folder.
 
     Raises:
-        PackageError: ``folder`` holds something else, or ``info`` holds values that are not JSON.
+        PackageError: ``folder`` holds something else, ``info`` holds values that are not JSON, or
+            the weights are not those expected.
         OSError: the disk is full or read-only; nothing is left behind.
     """
     target = Path(folder).absolute()
@@ -136,6 +144,11 @@ def save_package(folder: str | Path, info: PackageInfo, tensors: Mapping[str, Te
     try:
         _write_weights(partial / WEIGHTS_FILE, tensors)
         digest = sha256_of(partial / WEIGHTS_FILE)
+        if expected_sha256 is not None and digest != expected_sha256:
+            raise PackageError(
+                f"these weights don't make the package that was meant: SHA-256 {digest[:12]}..., "
+                f"expected {expected_sha256[:12]}..."
+            )
         _write_info(partial / INFO_FILE, dataclasses.replace(info, weights_sha256=digest))
         _put_in_place(partial, target)
     finally:

@@ -142,15 +142,22 @@ def decode_clip(
                 ),
             )
     if with_audio and audio_uri is not None:
-        sound, refused = decode_audio_file(
-            audio_uri,
-            start_s=start_s or 0.0,
-            duration_s=clip.duration_s,
-            is_open_ended=end_s is None,
-            sample_rate_hz=sample_rate_hz,
-        )
-        clip = _with_sound(clip, sound, refused)
+        clip = _with_sound_of(audio_uri, clip, wanted, sample_rate_hz)
     return clip
+
+
+def _with_sound_of(
+    audio_uri: str, clip: DecodedClip, wanted: Wanted, sample_rate_hz: int | None
+) -> DecodedClip:
+    """The clip with the sound of a file of its own."""
+    sound, refused = decode_audio_file(
+        audio_uri,
+        start_s=wanted.start_s or 0.0,
+        duration_s=clip.duration_s,
+        is_open_ended=wanted.end_s is None,
+        sample_rate_hz=sample_rate_hz,
+    )
+    return _with_sound(clip, sound, refused)
 
 
 def _with_sound(clip: DecodedClip, sound: Sound | None, refused: int) -> DecodedClip:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mien.evaluate.plot_style import COLOURS, GRID, INK, QUIET
+from mien.evaluate.plot_style import COLOURS, INK, QUIET, grid, ink, legend, new_figure
 from mien.search.plan import Objective
 from mien.search.space import Dimension, Space, shown
 from mien.search.study import TrialRecord
@@ -22,7 +22,8 @@ _MAX_COLUMNS = 4
 def plot_history(trials: Sequence[TrialRecord], objective: Objective) -> Figure:
     """Every trial's score in order, those that were stopped early at their last value, and the
     best so far."""
-    figure, axes = _figure(8, 3.4)
+    figure, axes = new_figure(8, 3.4)
+    grid(axes)
     done = [trial for trial in trials if trial.scores is not None]
     numbers = [trial.number for trial in done]
     scores = [trial.scores[0] for trial in done if trial.scores is not None]
@@ -47,13 +48,13 @@ def plot_history(trials: Sequence[TrialRecord], objective: Objective) -> Figure:
     axes.set_xlabel("trial")
     axes.set_ylabel(objective.metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend_above(axes)
+    legend(axes, columns=4)
     return figure
 
 
 def plot_importance(importance: Mapping[str, float]) -> Figure:
     """Share of the scores' variance that each setting explains."""
-    figure, axes = _figure(8, 0.9 + 0.34 * len(importance))
+    figure, axes = new_figure(8, 0.9 + 0.34 * len(importance))
     names = list(importance)[::-1]
     shares = [importance[name] for name in names]
     axes.barh(names, shares, color=_COMPLETE, height=0.62)
@@ -61,7 +62,6 @@ def plot_importance(importance: Mapping[str, float]) -> Figure:
         axes.text(share + 0.01, row, f"{share:.0%}", va="center", color=INK, size=9)
     axes.set_xlim(0, max([*shares, 0.1]) * 1.15)
     axes.set_xlabel("share of the variance of the scores (fANOVA)")
-    axes.grid(visible=False)
     return figure
 
 
@@ -74,7 +74,8 @@ def plot_slices(trials: Sequence[TrialRecord], space: Space, objective: Objectiv
     panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for index, dimension in enumerate(space.dimensions):
         axes = panels[index]
-        _ink(axes)
+        ink(axes)
+        grid(axes)
         _draw_slice(axes, dimension, [t for t in done if dimension.name in t.values])
         axes.set_title(dimension.name, size=9, color=INK)
         if index % columns == 0:
@@ -118,7 +119,7 @@ def plot_parallel(trials: Sequence[TrialRecord], space: Space, objective: Object
     """A line for each complete trial through all its settings to its score; the best is marked."""
     done = [trial for trial in trials if trial.scores is not None]
     names = [*space.names, objective.metric]
-    figure, axes = _figure(max(7, 1.25 * len(names)), 4.2)
+    figure, axes = new_figure(max(7, 1.25 * len(names)), 4.2)
     scores = np.asarray([t.scores[0] for t in done if t.scores is not None], dtype=np.float64)
     order = np.argsort(scores if objective.goal == "maximize" else -scores)
     span = float(np.ptp(scores)) or 1.0
@@ -143,7 +144,6 @@ def plot_parallel(trials: Sequence[TrialRecord], space: Space, objective: Object
     axes.set_yticks([])
     axes.set_ylim(-0.1, 1.1)
     axes.spines[:].set_visible(False)
-    axes.grid(visible=False)
     return figure
 
 
@@ -170,7 +170,8 @@ def _mark_axis(axes: Axes, place: int, low: str, high: str) -> None:
 
 def plot_curves(trials: Sequence[TrialRecord], objective: Objective, best: int | None) -> Figure:
     """What every trial reported, epoch by epoch."""
-    figure, axes = _figure(8, 3.4)
+    figure, axes = new_figure(8, 3.4)
+    grid(axes)
     for trial in (t for t in trials if t.curve):
         is_best = trial.number == best
         axes.plot(
@@ -190,7 +191,7 @@ def plot_curves(trials: Sequence[TrialRecord], objective: Objective, best: int |
     axes.set_xlabel("report (epoch)")
     axes.set_ylabel(objective.metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend_above(axes)
+    legend(axes, columns=4)
     return figure
 
 
@@ -198,7 +199,8 @@ def plot_pareto(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective], front: Sequence[int]
 ) -> Figure:
     """Trials by both objectives; those that no other one beats in both are joined and numbered."""
-    figure, axes = _figure(6.4, 4.6)
+    figure, axes = new_figure(6.4, 4.6)
+    grid(axes)
     done = [trial for trial in trials if trial.scores is not None]
     for is_front, colour in ((False, _COMPLETE), (True, _BEST)):
         points = sorted(
@@ -216,27 +218,5 @@ def plot_pareto(
     for name, objective in zip(("x", "y"), objectives, strict=True):
         wish = "larger is better" if objective.goal == "maximize" else "smaller is better"
         axes.set(**{f"{name}label": f"{objective.metric} ({wish})"})
-    _legend_above(axes)
+    legend(axes, columns=4)
     return figure
-
-
-def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width_in, height_in), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    _ink(axes)
-    return figure, axes
-
-
-def _ink(axes: Axes) -> None:
-    axes.tick_params(colors=INK, labelsize=8)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(QUIET)
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def _legend_above(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=4, loc="lower left",
-                bbox_to_anchor=(0, 1.0), borderaxespad=0.3)  # fmt: skip

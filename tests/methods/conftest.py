@@ -55,9 +55,6 @@ SMALLEST = {
         "config.finetune.num_frames=3",
         "config.finetune.batch_size=6",
         "config.finetune.epochs=2",
-        # The readout's batch norm takes the gradient of the bias before it away; Adam would make
-        # whole steps of what rounding leaves of it.
-        "config.finetune.optim.optimizer=sgd",
     ],
     "dtm": [
         "config.image_size_px=32",

@@ -59,6 +59,8 @@ class _Engine:
                 "reinstall espeakng-loader (pip install --force-reinstall espeakng-loader)"
             )
         self._library.espeak_SetSynthCallback(self._callback)
+        # The breath of the voices f2 and f3 is drawn at random, by default from the time of day.
+        self._check(self._library.espeak_ng_SetRandSeed(ctypes.c_long(1)), "a seed")
 
     def __enter__(self) -> "_Engine":
         return self

@@ -19,7 +19,15 @@ from mien.train.world import choose_device
 from mien_jobs.evaluation import open_source
 from mien_jobs.model_clips import ModelClips
 from mien_models.complex_fer.compounds import components_of
-from mien_models.contract import ClipBatch, Method, StreamSpec, without_audio, without_video
+from mien_models.contract import (
+    ClipBatch,
+    InnerWeights,
+    Method,
+    StreamSpec,
+    effect_of,
+    without_audio,
+    without_video,
+)
 from mien_models.explain import (
     Heat,
     deletion,
@@ -28,7 +36,6 @@ from mien_models.explain import (
     overlap,
     randomisation_similarity,
     share_inside,
-    without_effect,
 )
 
 
@@ -39,6 +46,9 @@ class Explanation:
     rows: tuple[Mapping[str, Any], ...]
     """One mapping a clip, the same names in each."""
     pictures: tuple[HeatRow, ...]
+    """Heat over the frames, a clip each."""
+    attention: tuple[HeatRow, ...]
+    """The network's own attention over the same frames; empty where it tells of none."""
     checks: Mapping[str, float]
     """Figures over all clips."""
 
@@ -83,6 +93,7 @@ def explain_clips(
     return Explanation(
         rows=tuple(row for part in parts for row in part.rows),
         pictures=tuple(row for part in parts for row in part.pictures),
+        attention=tuple(row for part in parts for row in part.attention),
         checks=_mean_of([part.checks for part in parts], [len(part.rows) for part in parts]),
     )
 
@@ -93,22 +104,50 @@ def _explain(method: Method, batch: ClipBatch, asked: int | None, model: ModelCl
     place = method.picture_layer()
     assert place is not None
     large_BSHW = on_picture(heat, place, batch.video_BTCHW.shape[-1])
-    facts = _facts(method, batch, heat, model)
+    weights = method.inner_weights(batch)
+    facts = _facts(method, batch, heat, model) | _own_weights(batch, weights)
     if model.info.prediction_stream.align_faces:
         facts |= _regions(large_BSHW)
     rows = tuple(
         {name: _plain(values[index]) for name, values in facts.items()}
         for index in range(len(batch))
     )
-    missed = deletion(method, batch, heat)
     checks = {
-        "deletion_gain": missed.gain,
+        "deletion_gain": deletion(method, batch, heat).gain,
         "similarity_to_random_weights": randomisation_similarity(method, batch, heat),
         **_basics_in_compounds(method, batch, heat, model.info.label_set.classes),
     }
-    return Explanation(
-        rows=rows, pictures=tuple(_pictures(batch, heat, large_BSHW, rows)), checks=checks
-    )
+    attention: tuple[HeatRow, ...] = ()
+    if weights.attention_BTRC is not None:
+        own = _attention_as_heat(heat, weights.attention_BTRC)
+        own_BSHW = on_picture(own, place, batch.video_BTCHW.shape[-1])
+        attention = tuple(_pictures(batch, own, own_BSHW, rows, weights))
+    pictures = tuple(_pictures(batch, heat, large_BSHW, rows, weights))
+    return Explanation(rows=rows, pictures=pictures, attention=attention, checks=checks)
+
+
+def _attention_as_heat(heat: Heat, attention_BTRC: Tensor) -> Heat:
+    """Attention on the frames of a heat map, 0 to 1 within a clip."""
+    clip_B1 = torch.arange(len(attention_BTRC), device=attention_BTRC.device)[:, None]
+    seen_BSRC = attention_BTRC[clip_B1, heat.frames_BS]
+    peak_B111 = seen_BSRC.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+    return dataclasses.replace(heat, heat_BSRC=seen_BSRC / peak_B111)
+
+
+def _own_weights(batch: ClipBatch, weights: InnerWeights) -> dict[str, Sequence[Any]]:
+    """Columns of what the network tells of its own weighing."""
+    facts: dict[str, Sequence[Any]] = {}
+    positions_BJ = weights.key_frames_BJ
+    if positions_BJ is None and weights.frame_share_BT is not None:
+        positions_BJ = weights.frame_share_BT.argmax(dim=1, keepdim=True)
+    if positions_BJ is not None:
+        times_BT = batch.views[0].frame_times_BT
+        nearest_BJ = positions_BJ.round().long().to(times_BT.device)
+        facts["key_times_s"] = [
+            " ".join(f"{time:.2f}" for time in times_J)
+            for times_J in times_BT.gather(1, nearest_BJ).tolist()
+        ]
+    return facts | {name: value_B.tolist() for name, value_B in weights.figures.items()}
 
 
 def _facts(
@@ -125,8 +164,8 @@ def _facts(
     }
     if model.info.prediction_stream.audio is not None:
         for name, without in (("sound", without_audio), ("picture", without_video)):
-            facts[f"effect_of_{name}"] = without_effect(
-                method, batch, heat.class_B, without
+            facts[f"effect_of_{name}"] = effect_of(
+                method, batch, without, logits_BK=heat.logits_BK, class_B=heat.class_B
             ).tolist()
     return facts
 
@@ -171,9 +210,13 @@ def _basics_in_compounds(
 
 
 def _pictures(
-    batch: ClipBatch, heat: Heat, large_BSHW: Tensor, rows: Sequence[Mapping[str, Any]]
+    batch: ClipBatch,
+    heat: Heat,
+    large_BSHW: Tensor,
+    rows: Sequence[Mapping[str, Any]],
+    weights: InnerWeights,
 ) -> Iterator[HeatRow]:
-    view = batch.views[0]
+    view, share_BT = batch.views[0], weights.frame_share_BT
     for index, row in enumerate(rows):
         seen_S = heat.frames_BS[index].cpu()
         effects = [
@@ -187,8 +230,13 @@ def _pictures(
             times_S=view.frame_times_BT[index].cpu()[seen_S].numpy(),
             title=f"{row['clip_id']}: {row['explained']} {row['probability']:.2f}"
             + (f" (label {row['label']})" if row["label"] else ""),
-            note=", ".join(effects),
+            note=", ".join([*effects, *_key_moments(row)]),
+            share_S=None if share_BT is None else share_BT[index].cpu()[seen_S].numpy(),
         )
+
+
+def _key_moments(row: Mapping[str, Any]) -> list[str]:
+    return [f"key moments {row['key_times_s']} s"] if "key_times_s" in row else []
 
 
 def _plain(value: Any) -> Any:

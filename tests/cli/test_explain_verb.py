@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
@@ -14,34 +15,52 @@ from mien.clips.manifest import Manifest
 from mien.infer.package import PackageInfo, save_package
 from mien_jobs import overrides
 from mien_jobs.cli import main
-from mien_jobs.methods import make_recipe
+from mien_jobs.methods import METHODS, make_recipe
 from mien_jobs.training import with_data
-from mien_models.dtm import Dtm
 
 CLASSES = ("happiness", "sadness", "anger")
 
 
-@pytest.fixture(scope="module")
-def package(synth_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+SMALL = {
+    "dtm": ["config.image_size_px=32", "config.border_px=4", "config.num_frames=2"],
+    "mma_dfer": [
+        "config.image_size_px=32",
+        "config.border_px=4",
+        "config.num_frames=3",
+        "config.encoder.dim=24",
+        "config.encoder.depth=2",
+        "config.encoder.num_heads=2",
+        "config.fusion.width=8",
+        "config.fusion.gate_start=0.5",
+        "config.autoencoder=none",
+    ],
+}
+
+
+def make_package(name: str, manifest: Path, folder: Path) -> Path:
     """A network that nobody trained: its maps mean nothing, and are there."""
-    small = ["config.image_size_px=32", "config.border_px=4", "config.num_frames=2"]
-    recipe = with_data(make_recipe("dtm", "tiny"), str(synth_manifest), "x")
-    recipe = overrides.apply_overrides(recipe, small)
+    recipe = with_data(make_recipe(name, "tiny"), str(manifest), "x")
+    recipe = overrides.apply_overrides(recipe, SMALL[name])
     torch.manual_seed(0)
-    method = Dtm(recipe.config, CLASSES)
+    method = METHODS[name].method(recipe.config, CLASSES)
     method.begin_stage(0)
     resolved = json.loads(overrides.to_json(recipe))
     info = PackageInfo(
-        method="dtm",
+        method=name,
         config=resolved["config"],
         label_set=LabelSet(name="three", classes=CLASSES),
         prediction_stream=method.prediction_stream(),
         stages_begun=1,
         recipe=resolved,
     )
-    folder = tmp_path_factory.mktemp("explain") / "package"
     save_package(folder, info, method.state_dict())
     return folder
+
+
+@pytest.fixture(scope="module")
+def package(synth_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A method that says nothing of its own weighing."""
+    return make_package("dtm", synth_manifest, tmp_path_factory.mktemp("explain") / "package")
 
 
 def test_films_are_explained(
@@ -60,6 +79,22 @@ def test_films_are_explained(
     assert -1 < checks["deletion_gain"] < 1
     assert (out / "heat.png").read_bytes().startswith(b"\x89PNG")
     assert "2 clips explained" in capsys.readouterr().out
+
+
+def test_a_network_that_attends_shows_it(synth_manifest: Path, tmp_path: Path) -> None:
+    film = next(iter(Manifest.read(str(synth_manifest)))).uri
+    package, out = make_package("mma_dfer", synth_manifest, tmp_path / "package"), tmp_path / "out"
+    assert main(["explain", str(package), film, "--films", "--out", str(out)]) == 0
+    (row,) = csv.DictReader((out / "clips.csv").read_text().splitlines())
+    assert 0 <= float(row["key_times_s"]) < 0.6
+    assert float(row["exchange_00_video"]) > 0
+    assert (out / "attention.png").read_bytes().startswith(b"\x89PNG")
+    with av.open(str(out / "films" / "001.mp4")) as container:
+        shown = [(frame.time, frame.width, frame.height) for frame in container.decode(video=0)]
+    assert [size for _, *size in shown] == [[448, 512]] * 4
+    times = [time for time, *_ in shown]
+    assert times == sorted(times)
+    assert times[-1] - times[-2] == pytest.approx(0.5, abs=1e-3)
 
 
 def test_what_cannot_be_explained_is_said(

@@ -1,4 +1,4 @@
-"""Read-outs of MMA-DFER against hand computation and planted causes."""
+"""What MMA-DFER shows of its weighing, and its heat maps, against computation by hand."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mien_models.contract import ClipBatch, plain_batch
+from mien_models.contract import (
+    ClipBatch,
+    effect_of,
+    plain_batch,
+    without_audio,
+    without_video,
+)
+from mien_models.explain import heat_maps
 from mien_models.layers.patch_encoder import EncoderConfig
 from mien_models.mma_dfer import MmaDfer, MmaDferConfig
 from mien_models.mma_dfer.config import FusionConfig, PromptConfig
-from mien_models.mma_dfer.explain import explain
 
 CONFIG = dataclasses.replace(
     MmaDferConfig.tiny(),
@@ -47,15 +53,33 @@ def make_batch(clips: int = 2) -> ClipBatch:
 def test_shares_are_shares_and_maps_lie_on_the_grid() -> None:
     method, batch = make_method(), make_batch()
 
-    found = explain(method, batch)
+    found, heat_BSRC = method.inner_weights(batch), heat_maps(method, batch).heat_BSRC
 
-    assert found.heat_BTRC.shape == found.attention_BTRC.shape == (2, 4, 4, 4)
+    assert found.frame_share_BT is not None
+    assert found.attention_BTRC is not None
+    assert heat_BSRC.shape == found.attention_BTRC.shape == (2, 4, 4, 4)
     torch.testing.assert_close(found.frame_share_BT.sum(dim=1), torch.ones(2))
-    assert found.heat_BTRC.min() >= 0
-    torch.testing.assert_close(found.heat_BTRC.amax(dim=(1, 2, 3)), torch.ones(2))
-    assert found.exchange_LM.shape == (2, 2)
-    assert torch.equal(found.class_B, method.predict(batch).logits_BK.argmax(dim=1))
+    assert heat_BSRC.min() >= 0
+    torch.testing.assert_close(heat_BSRC.amax(dim=(1, 2, 3)), torch.ones(2))
+    assert list(found.figures) == [
+        f"exchange_0{block}_{side}" for block in (0, 1) for side in ("video", "audio")
+    ]
+    assert all(value.shape == (2,) for value in found.figures.values())
     assert all(parameter.grad is None for parameter in method.parameters())
+
+
+def test_what_passes_a_gate_is_measured_clip_by_clip() -> None:
+    method, batch = make_method(), make_batch()
+    exchange = method.network.exchanges["0"]
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = exchange.register_forward_hook(lambda _, i, o: seen.append((i[0], o[0])))
+    found = method.inner_weights(batch).figures["exchange_00_video"]
+    handle.remove()
+    before, after = seen[0]
+    by_hand = [float((after[k] - before[k]).norm() / before[k].norm()) for k in range(2)]
+
+    torch.testing.assert_close(found, torch.tensor(by_hand))
+    assert by_hand[0] != by_hand[1]
 
 
 def test_heat_is_grad_cam_by_finite_differences() -> None:
@@ -68,7 +92,7 @@ def test_heat_is_grad_cam_by_finite_differences() -> None:
         return output + changes.get("now", torch.zeros(()))
 
     method.network.video_encoder.blocks[-1].register_forward_hook(change)
-    found = explain(method, batch)
+    found = heat_maps(method, batch)
     label, step = int(found.class_B[0]), 1e-2
 
     def logit() -> float:
@@ -91,7 +115,7 @@ def test_heat_is_grad_cam_by_finite_differences() -> None:
     expected = torch.relu((weight_TD[:, None] * tokens["last"]).sum(dim=2))[:, 1:17]
     expected = expected.reshape(4, 4, 4) / expected.max()
 
-    torch.testing.assert_close(found.heat_BTRC[0], expected, atol=5e-3, rtol=5e-2)
+    torch.testing.assert_close(found.heat_BSRC[0], expected, atol=5e-3, rtol=5e-2)
 
 
 def test_attention_is_that_of_the_encoder() -> None:
@@ -99,13 +123,14 @@ def test_attention_is_that_of_the_encoder() -> None:
     attention = method.network.video_encoder.blocks[-1].attn
     seen: list[Tensor] = []
     handle = attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    found = explain(method, batch)
+    found = method.inner_weights(batch).attention_BTRC
     handle.remove()
+    assert found is not None
     x = seen[0]
     qkv = attention.qkv(x).reshape(*x.shape[:2], 3, 2, 8).permute(2, 0, 3, 1, 4)
     by_hand = (qkv[0] @ qkv[1].transpose(-2, -1) * 8**-0.5).softmax(-1).mean(1)[:, 0, 1:17]
 
-    torch.testing.assert_close(found.attention_BTRC.flatten(0, 1).flatten(1), by_hand.detach())
+    torch.testing.assert_close(found.flatten(0, 1).flatten(1), by_hand.detach())
 
 
 def test_a_modality_that_nothing_listens_to_has_no_effect() -> None:
@@ -116,10 +141,17 @@ def test_a_modality_that_nothing_listens_to_has_no_effect() -> None:
         assert method.network.head.missing_audio is not None
         method.network.head.missing_audio.zero_()
 
-    found = explain(method, batch)
+    class_B = torch.zeros(2, dtype=torch.int64)
 
-    torch.testing.assert_close(found.audio_effect_B, torch.zeros(2), atol=1e-6, rtol=0)
-    assert (found.video_effect_B.abs() > 1e-3).all()
+    logits_BK = method.predict(batch).logits_BK
+
+    sound_B, picture_B = (
+        effect_of(method, batch, without, logits_BK=logits_BK, class_B=class_B)
+        for without in (without_audio, without_video)
+    )
+
+    torch.testing.assert_close(sound_B, torch.zeros(2), atol=1e-6, rtol=0)
+    assert (picture_B.abs() > 1e-3).all()
 
 
 def test_an_effect_is_the_change_of_the_log_probability() -> None:
@@ -134,10 +166,11 @@ def test_an_effect_is_the_change_of_the_log_probability() -> None:
         both = method.predict(batch).logits_BK.log_softmax(1)
         alone = method.predict(silent).logits_BK.log_softmax(1)
 
-    found = explain(method, batch, asked)
+    logits_BK = method.predict(batch).logits_BK
+    found = effect_of(method, batch, without_audio, logits_BK=logits_BK, class_B=asked)
 
     expected = torch.stack([both[0, 2] - alone[0, 2], both[1, 0] - alone[1, 0]])
-    torch.testing.assert_close(found.audio_effect_B, expected)
+    torch.testing.assert_close(found, expected)
 
 
 def test_closed_gates_exchange_nothing() -> None:
@@ -147,11 +180,15 @@ def test_closed_gates_exchange_nothing() -> None:
             if "gate" in name:
                 parameter.zero_()
 
-    assert torch.equal(explain(method, make_batch()).exchange_LM, torch.zeros(2, 2))
+    figures = method.inner_weights(make_batch()).figures
+    assert len(figures) == 4
+    assert all(torch.equal(value, torch.zeros(2)) for value in figures.values())
 
 
 def test_frames_that_are_averaged_have_no_shares() -> None:
     temporal = dataclasses.replace(CONFIG.temporal, depth=0)
 
-    with pytest.raises(ValueError, match=r"temporal\.depth=0"):
-        explain(make_method(temporal=temporal), make_batch())
+    found = make_method(temporal=temporal).inner_weights(make_batch())
+
+    assert found.frame_share_BT is None
+    assert found.attention_BTRC is not None

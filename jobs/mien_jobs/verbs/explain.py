@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mien.evaluate.heat_sheet import HeatRow
+    from mien_jobs.explaining import Explanation
     from mien_jobs.model_clips import ModelClips
 
 _READINGS = {
@@ -37,11 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class", dest="class_name", metavar="NAME", help="explain this class in every clip"
     )
+    parser.add_argument(
+        "--films", action="store_true", help="also write a film of every clip's heat"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes heat.png, clips.csv and checks.json."""
-    from mien.evaluate.heat_sheet import heat_sheet
+    """Writes heat.png, clips.csv, checks.json, and where there is any attention.png."""
     from mien.media.storage import absolute, join, write_bytes_atomically
     from mien_jobs.explaining import explain_clips
     from mien_jobs.verbs.model_options import plan_of
@@ -51,17 +55,42 @@ def run(args: argparse.Namespace) -> int:
     model = _model(args)
     found = explain_clips(model, plan_of(args), num_clips=args.clips, class_name=args.class_name)
     out = absolute(args.out)
-    sheet = io.BytesIO()
-    heat_sheet(found.pictures, f"Grad-CAM of {model.info.method}").savefig(sheet, format="png")
-    write_bytes_atomically(join(out, "heat.png"), sheet.getvalue())
+    name = model.info.method
+    _write_sheet(found.pictures, f"Grad-CAM of {name}", join(out, "heat.png"))
+    if found.attention:
+        title = f"Attention of {name} (bars: over time)"
+        _write_sheet(found.attention, title, join(out, "attention.png"))
+    if args.films:
+        _write_films(found, out)
     write_bytes_atomically(join(out, "clips.csv"), _csv(found.rows).encode())
     write_bytes_atomically(join(out, "checks.json"), json.dumps(found.checks, indent=2).encode())
     print(f"{len(found.rows)} clips explained")
-    for name, value in found.checks.items():
-        print(f"  {name.replace('_', ' ')} {value:.3f}: {_READINGS[name]}")
+    for check, value in found.checks.items():
+        print(f"  {check.replace('_', ' ')} {value:.3f}: {_READINGS[check]}")
     print(f"maps over the frames: {join(out, 'heat.png')}")
+    if found.attention:
+        print(f"the network's own attention: {join(out, 'attention.png')}")
+    if args.films:
+        print(f"films of the maps, numbered as the clips' lines: {join(out, 'films')}")
     print(f"a line a clip: {join(out, 'clips.csv')}")
     return 0
+
+
+def _write_sheet(rows: Sequence[HeatRow], title: str, location: str) -> None:
+    from mien.evaluate.heat_sheet import heat_sheet
+    from mien.media.storage import write_bytes_atomically
+
+    sheet = io.BytesIO()
+    heat_sheet(rows, title).savefig(sheet, format="png")
+    write_bytes_atomically(location, sheet.getvalue())
+
+
+def _write_films(found: Explanation, out: str) -> None:
+    from mien.evaluate.heat_film import write_heat_film
+    from mien.media.storage import join
+
+    for number, picture in enumerate(found.pictures, start=1):
+        write_heat_film(picture, join(join(out, "films"), f"{number:03d}.mp4"))
 
 
 def _model(args: argparse.Namespace) -> ModelClips:

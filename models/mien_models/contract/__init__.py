@@ -31,12 +31,14 @@ from mien_models.contract.batch import (
     without_video,
 )
 from mien_models.contract.method import (
+    InnerWeights,
     JsonState,
     Method,
     PictureLayer,
     Prediction,
     Scan,
     TensorPredictor,
+    effect_of,
 )
 from mien_models.contract.stages import (
     EpochNotes,
@@ -60,6 +62,7 @@ __all__ = [
     "Augmentation",
     "ClipBatch",
     "EpochNotes",
+    "InnerWeights",
     "JsonState",
     "Method",
     "OptimPlan",
@@ -75,6 +78,7 @@ __all__ = [
     "TensorPredictor",
     "View",
     "ViewSpec",
+    "effect_of",
     "plain_batch",
     "without_audio",
     "without_video",

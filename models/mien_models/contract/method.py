@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mien_models.contract.batch import ClipBatch, plain_batch
@@ -53,6 +54,21 @@ class PictureLayer:
     """int64 [B, S]: which of the view's frames the layer sees; None: every one."""
     border_px: int = 0
     """Of the pictures, cut off on every side before the network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerWeights:
+    """How a network itself weighed what it saw. Cheap to read, and no proof of a cause: what a
+    decision rests on is told by :mod:`mien_models.explain`."""
+
+    frame_share_BT: Tensor | None = None
+    """[B, T]: of the first view's frames in the network's view of the clip; a row sums to 1."""
+    attention_BTRC: Tensor | None = None
+    """[B, T, R, C]: of the places in each frame; a frame's values sum to at most 1."""
+    key_frames_BJ: Tensor | None = None
+    """[B, J]: positions among the first view's frames that the network chose to look at."""
+    figures: Mapping[str, Tensor] = field(default_factory=dict)
+    """[B] each: further readings by name, such as what passed a gate."""
 
 
 Scan = Callable[[StreamSpec], Iterable[ClipBatch]]
@@ -106,6 +122,10 @@ class Method(nn.Module, ABC):
     def picture_layer(self) -> PictureLayer | None:
         """Where :mod:`mien_models.explain` looks for what a prediction rests on; None: nowhere."""
         return None
+
+    def inner_weights(self, batch: ClipBatch) -> InnerWeights:
+        """What the network shows of its own weighing in evaluation mode; nothing for many."""
+        return InnerWeights()
 
     @abstractmethod
     def prediction_stream(self) -> StreamSpec:
@@ -163,3 +183,27 @@ class TensorPredictor(nn.Module):
         """Logits [B, K] of a batch of clips."""
         batch = plain_batch(video_BTCHW, audio_BFM, audio_frames_B, has_audio_B)
         return self.method.predict(batch).logits_BK
+
+
+@torch.no_grad()
+def effect_of(
+    method: Method,
+    batch: ClipBatch,
+    without: Callable[[ClipBatch], ClipBatch],
+    *,
+    logits_BK: Tensor,
+    class_B: Tensor,
+) -> Tensor:
+    """float32 [B]: by how much a class's log-probability falls when something is taken away.
+
+    Args:
+        method: In evaluation mode.
+        batch: As it is.
+        without: :func:`~mien_models.contract.without_audio` or its like.
+        logits_BK: What the method predicts of the batch as it is.
+        class_B: The class of each clip that is looked at.
+    """
+    fallen_BK = logits_BK.detach().float().log_softmax(dim=1) - method.predict(
+        without(batch)
+    ).logits_BK.float().log_softmax(dim=1)
+    return fallen_BK.gather(1, class_B[:, None])[:, 0]

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from mien_models.contract import (
     ClipBatch,
+    InnerWeights,
     Method,
     PictureLayer,
     Prediction,
@@ -32,6 +33,7 @@ from mien_models.layers.pixel_input import PixelInput
 from mien_models.layers.vit_weights import load_vit
 from mien_models.mma_dfer.config import AutoencoderConfig, MmaDferConfig
 from mien_models.mma_dfer.fusion import Presence
+from mien_models.mma_dfer.inner_weights import read_inner_weights
 from mien_models.mma_dfer.losses import classification_loss
 from mien_models.mma_dfer.model import MmaDferNetwork
 from mien_models.mma_dfer.pretraining import EncoderPretraining, pretraining_loss
@@ -268,6 +270,10 @@ class MmaDfer(Method):
             first_patch=1,
             border_px=self.config.border_px,
         )
+
+    def inner_weights(self, batch: ClipBatch) -> InnerWeights:
+        """Attention over frames and places, and what passes each exchange's gates."""
+        return read_inner_weights(self.network, lambda: self.predict(batch))
 
     def _run(self, batch: ClipBatch, presence: Presence) -> Prediction:
         output = self.network(self._pixels(batch), self._spectrogram(batch), presence)

@@ -15,6 +15,7 @@ from torch import Tensor
 from mien_models.contract import (
     ClipBatch,
     EpochNotes,
+    InnerWeights,
     JsonState,
     Method,
     PictureLayer,
@@ -294,6 +295,13 @@ class Rdfer(Method):
         num_clips, num_frames = batch.video_BTCHW.shape[:2]
         even_S = synopsis_positions(num_frames, self.config.synopsis_frames)
         return even_S.to(batch.video_BTCHW.device).expand(num_clips, -1)
+
+    def inner_weights(self, batch: ClipBatch) -> InnerWeights:
+        """The moments at which KER looks again."""
+        if not self.samples_again:
+            return InnerWeights()
+        with torch.no_grad():
+            return InnerWeights(key_frames_BJ=self.key_frames(batch).mean(dim=2))
 
     @property
     def samples_again(self) -> bool:

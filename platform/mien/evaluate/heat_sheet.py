@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from mien.evaluate.plot_style import INK, QUIET
 
@@ -28,6 +30,8 @@ class HeatRow:
     """Seconds from the clip's start."""
     title: str
     note: str
+    share_S: npt.NDArray[np.float32] | None = None
+    """How much each frame counts for the network itself."""
 
 
 def overlay(
@@ -43,7 +47,10 @@ def overlay(
 
 
 def heat_sheet(rows: Sequence[HeatRow], title: str) -> Figure:
-    """Each clip a line: its frames with their heat. At most 16 clips of 8 frames."""
+    """Each clip a line: its frames with their heat. At most 16 clips of 8 frames.
+
+    A bar below a frame is as long as the frame's share against the largest one of its clip.
+    """
     rows = rows[:MOST_CLIPS]
     columns = min(MOST_FRAMES, max(len(row.frames_SHWC) for row in rows))
     size = (1.3 * columns, 1.75 * len(rows) + 0.5)
@@ -59,4 +66,11 @@ def heat_sheet(rows: Sequence[HeatRow], title: str) -> Figure:
             axes.imshow(overlay(row.frames_SHWC[number], row.heat_SHW[number]))
             axes.set_title(f"{row.times_S[number]:.2f} s", fontsize=7, color=QUIET, pad=2)
             axes.axis("off")
+            if row.share_S is not None:
+                _draw_bar(axes, float(row.share_S[number] / row.share_S.max()))
     return figure
+
+
+def _draw_bar(axes: Axes, length: float) -> None:
+    bar = Rectangle((0, -0.07), length, 0.05, transform=axes.transAxes, color=INK, clip_on=False)
+    axes.add_patch(bar)

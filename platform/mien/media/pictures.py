@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -64,3 +66,14 @@ def shrunk_size(width: int, height: int, max_side_px: int | None) -> tuple[int, 
         return width, height
     scale = max_side_px / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def write_words(picture: Picture, text: str, place: tuple[int, int], colour: Sequence[int]) -> None:
+    """Letters on a ground of the colour, from the left lower corner on; changes the picture."""
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+    plain = text.encode("ascii", "replace").decode()  # OpenCV's letters
+    (width, height), below = cv2.getTextSize(plain, font, size, 1)
+    x, y = place
+    corners = (x - 2, y - height - 3), (x + width + 2, y + below)
+    cv2.rectangle(picture, *corners, tuple(colour), cv2.FILLED)
+    cv2.putText(picture, plain, place, font, size, (0, 0, 0), 1, cv2.LINE_AA)

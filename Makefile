@@ -6,7 +6,11 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= synth,s3,dev
 
+# Processes that run tests side by side.
+TEST_WORKERS ?= 2
+
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 STAMP := $(VENV)/.mien-installed
 
 # No usage statistics leave a machine that runs our targets.
@@ -33,10 +37,10 @@ demo: install ## Built-in clips, training, evaluation, registry and a prediction
 	$(BIN)/mien demo
 
 test: install ## The tests, but for the slow ones.
-	$(BIN)/python -m pytest -m "not slow and not gpu" --durations=25
+	$(PYTEST) -m "not slow and not gpu" --durations=25
 
 test-slow: install ## All tests that this machine can run.
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 lint: style types contracts ## Style, types and import contracts (`make -k lint` shows all faults).
 

@@ -9,12 +9,32 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from hypothesis import settings
 from s3_server import S3Server
 
 # Small networks: threads that wait for each other cost more than they bring.
 torch.set_num_threads(1)
 
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("mien", deadline=None)
+if "CI" not in os.environ:  # there hypothesis has a profile of its own, which draws the same always
+    settings.load_profile("mien")
+
 CLASSES = ("happiness", "sadness", "anger")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``-n 2``, one worker starts Ray and has all tests that need it, from the beginning,
+    while the others take file after file."""
+    for item in items:
+        group = "ray" if needs_ray(item) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=needs_ray, reverse=True)
+
+
+def needs_ray(item: pytest.Item) -> bool:
+    """Whether a test starts or uses a local Ray."""
+    return item.get_closest_marker("ray") is not None
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "audit-labels": ("audit_labels", "which labels a run of rdfer doubts, for a person to decide"),
     "review": ("review", "doubtful pseudo-labels of a model of dtm, for a person to decide"),
     "predict": ("predict", "run a model over a video file"),
+    "export": ("export", "a model as ONNX and torch.export files, checked against the package"),
+    "serve": ("serve", "a model over HTTP, with a page to drop a video on"),
     "list": ("list_methods", "list the methods, and the registered models"),
     "doctor": ("doctor", "check this machine and say what to type for what is missing"),
 }

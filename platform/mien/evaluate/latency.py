@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -22,19 +23,27 @@ def measure_latency_ms(methods: Sequence[Method], device: torch.device) -> list[
         methods: in evaluation mode, on ``device``.
         device: where they are.
     """
-    batches = []
+    calls = []
     for method in methods:
         arrays = example_inputs(method.prediction_stream(), 1)
-        batches.append(plain_batch(*(torch.from_numpy(array).to(device) for array in arrays)))
-    times: list[list[float]] = [[] for _ in methods]
-    for _ in range(ROUNDS + 1):
-        for method, batch, found in zip(methods, batches, times, strict=True):
+        batch = plain_batch(*(torch.from_numpy(array).to(device) for array in arrays))
+        calls.append(partial(method.predict, batch))
+    return [statistics.median(times) for times in times_in_turns_ms(calls, device, ROUNDS)]
+
+
+def times_in_turns_ms(
+    calls: Sequence[Callable[[], object]], device: torch.device, rounds: int
+) -> list[list[float]]:
+    """Times of each call in ``rounds`` rounds, in which all take turns; a first one warms up."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds + 1):
+        for call, found in zip(calls, times, strict=True):
             _wait(device)
             started = time.perf_counter()
-            method.predict(batch)
+            call()
             _wait(device)
             found.append(1000 * (time.perf_counter() - started))
-    return [statistics.median(found[1:]) for found in times]  # the first round warms up
+    return [found[1:] for found in times]
 
 
 def _wait(device: torch.device) -> None:

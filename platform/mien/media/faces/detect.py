@@ -18,7 +18,7 @@ DETECTION_SIDE_PX = 320
 """Frames are shrunk to this long side for detection: 3x faster than 640 and no face lost there."""
 ENLARGED_SIDE_PX = 128
 """Smaller frames are enlarged to it: that halves the landmarks' error in frames of 48 to 64 px."""
-_MIN_SCORE = 0.6
+MIN_SCORE = 0.6
 _LOOK_SIDE = 8
 
 
@@ -56,7 +56,7 @@ class FaceDetector:
     """
 
     def __init__(
-        self, *, min_score: float = _MIN_SCORE, max_side_px: int = DETECTION_SIDE_PX
+        self, *, min_score: float = MIN_SCORE, max_side_px: int = DETECTION_SIDE_PX
     ) -> None:
         cv2.setNumThreads(1)
         self._max_side_px = max_side_px

@@ -1,0 +1,1 @@
+"""A package as ONNX and ``torch.export`` files that other programs run, checked and described."""

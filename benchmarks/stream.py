@@ -224,7 +224,8 @@ def measure(folder: Path, num_subjects: int, steps: int, rounds: int) -> dict[st
         with ProcessPoolExecutor(2, mp_context=context) as pool:
             bare_rate(pool, loader, range(4))
             for source in sources.values():
-                stream_rate(source, range(8))
+                # Each of Ray's processes has its first task, which loads detectors and compiles.
+                stream_rate(source, range(max(8, steps // 8)))
             for index in range(rounds):
                 part = range(index * steps, (index + 1) * steps)
                 rates["bare"].append(bare_rate(pool, loader, part))

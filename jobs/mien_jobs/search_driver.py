@@ -107,7 +107,12 @@ def _run(
     run_trial = RunTrial(search=search, parent_run_id=parent.run_id or None, cached=cached)
     with SearchTable(study) as table:
         over = run_search(
-            study, run_trial, folder=search.folder, resources=_resources(search), watcher=table
+            study,
+            run_trial,
+            folder=search.folder,
+            resources=_resources(search),
+            watcher=table,
+            keep_processes=search.recipe.train.workers <= 1,
         )
     say(f"search over: {over}; {summary(study)}")
     return _register_best(search, run_trial, study, model, say)

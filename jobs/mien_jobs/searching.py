@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from mien.cache.settings import CacheSettings
@@ -208,6 +211,7 @@ class RunTrial:
             world = World(device=choose_device(plan.device))
             fit = run_worker(run.job, world, in_process, say=log, report=report)
         else:
+            _name_the_cluster_to_ray_train()
             callbacks = (TuneReportCallback(),) if is_only_fold else ()
             fit = train_on_ray(run.job, log, callbacks)
         metrics = dict(fit.metrics)
@@ -228,6 +232,14 @@ class RunTrial:
         else:
             data = complete_cache(run.data, run.recipe.data, run.streams, use_ray=False, say=log)
         return replace(run, data=data, job=replace(run.job, loading=data.loading))
+
+
+def _name_the_cluster_to_ray_train() -> None:
+    """Ray Train's cleaner gives the workers of a stopped trial back. Where several Rays run on a
+    host it guesses which is its own, dies of it, and the next trial would wait for ever."""
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    # Only the variables in here reach Ray Train's own processes.
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -82,6 +82,7 @@ def run_search(
     folder: str,
     resources: Mapping[str, float],
     watcher: Watcher,
+    keep_processes: bool = True,
 ) -> str:
     """Runs trials until the study hands out no more; Ray must be running.
 
@@ -92,6 +93,8 @@ def run_search(
         folder: where Tune may write.
         resources: what a trial's process reserves.
         watcher: told of everything.
+        keep_processes: whether a process goes on to the next trial, which saves its start. One
+            that waits for workers of its own has to end for them to end with it.
 
     Returns:
         Why the search is over.
@@ -113,7 +116,7 @@ def run_search(
             search_alg=_StudySearcher(ledger),
             scheduler=_StudyScheduler(ledger),
             max_concurrent_trials=plan.concurrent,
-            reuse_actors=True,
+            reuse_actors=keep_processes,
         ),
         run_config=tune.RunConfig(
             name=str(time.time_ns()),
@@ -220,6 +223,7 @@ class _Ledger:
         return {}
 
     def _tell(self, number: int) -> None:
+        self.count_time()
         self._watcher.ended(self._record(number))
 
     def _record(self, number: int) -> TrialRecord:

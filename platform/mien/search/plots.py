@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -115,36 +116,52 @@ def _set_ticks(axes: Axes, dimension: Dimension) -> None:
         axes.set_xlim(-0.5, len(names) - 0.5)
 
 
-def plot_parallel(trials: Sequence[TrialRecord], space: Space, objective: Objective) -> Figure:
-    """A line for each complete trial through all its settings to its score; the best is marked."""
+def plot_parallel(
+    trials: Sequence[TrialRecord],
+    space: Space,
+    objectives: Sequence[Objective],
+    best: Sequence[int],
+) -> Figure:
+    """A line for each complete trial through all its settings to its scores; the best are marked.
+
+    A line is dotted where it passes a setting that the trial did not have.
+    """
     done = [trial for trial in trials if trial.scores is not None]
-    names = [*space.names, objective.metric]
-    figure, axes = new_figure(max(7, 1.25 * len(names)), 4.2)
-    scores = np.asarray([t.scores[0] for t in done if t.scores is not None], dtype=np.float64)
-    order = np.argsort(scores if objective.goal == "maximize" else -scores)
-    span = float(np.ptp(scores)) or 1.0
-    for rank, index in enumerate(order):
-        heights = [_height(dimension, done[index]) for dimension in space.dimensions]
-        heights.append((scores[index] - scores.min()) / span)
-        is_best = rank == len(order) - 1
-        drawn = [(place, height) for place, height in enumerate(heights) if height is not None]
-        axes.plot(
-            *zip(*drawn, strict=True),
-            color=_BEST if is_best else _COMPLETE,
-            alpha=1.0 if is_best else 0.15 + 0.45 * rank / len(order),
-            lw=2.2 if is_best else 1.1,
-            zorder=3 if is_best else 2,
-        )
+    scores = np.asarray([trial.scores for trial in done], dtype=np.float64)
+    low, high = scores.min(axis=0), scores.max(axis=0)
+    heights = (scores - low) / np.where(high > low, high - low, 1.0)
+    names = [*space.names, *(objective.metric for objective in objectives)]
+    figure, axes = new_figure(max(7, 1.3 * len(names)), 4.2)
+    wish = 1 if objectives[0].goal == "maximize" else -1
+    for rank, index in enumerate(np.argsort(wish * scores[:, 0], kind="stable")):
+        trial = done[index]
+        crossed = [_height(dimension, trial) for dimension in space.dimensions]
+        is_best = trial.number in best
+        strength = 1.0 if is_best else 0.15 + 0.45 * rank / len(done)
+        _draw_line(axes, [*crossed, *heights[index]], is_best=is_best, alpha=strength)
     for place, dimension in enumerate(space.dimensions):
-        low, high = shown(dimension.ends[0]), shown(dimension.ends[-1])
-        _mark_axis(axes, place, low, high)
-    if len(scores):
-        _mark_axis(axes, len(names) - 1, f"{scores.min():.3g}", f"{scores.max():.3g}")
-    axes.set_xticks(range(len(names)), names, rotation=25, ha="right", size=9)
+        _mark_axis(axes, place, shown(dimension.ends[0]), shown(dimension.ends[-1]))
+    for place, (least, most) in enumerate(zip(low, high, strict=True), len(space.names)):
+        _mark_axis(axes, place, f"{least:.3g}", f"{most:.3g}")
+    axes.set_xticks(range(len(names)), [name.replace(".", ".\n") for name in names], size=8.5)
+    axes.tick_params(axis="x", length=0)
     axes.set_yticks([])
     axes.set_ylim(-0.1, 1.1)
     axes.spines[:].set_visible(False)
     return figure
+
+
+def _draw_line(axes: Axes, heights: Sequence[float | None], *, is_best: bool, alpha: float) -> None:
+    held = [(place, height) for place, height in enumerate(heights) if height is not None]
+    for start, end in pairwise(held):
+        axes.plot(
+            *zip(start, end, strict=True),
+            color=_BEST if is_best else _COMPLETE,
+            alpha=alpha,
+            lw=2.2 if is_best else 1.1,
+            ls="-" if end[0] == start[0] + 1 else ":",
+            zorder=3 if is_best else 2,
+        )
 
 
 def _height(dimension: Dimension, trial: TrialRecord) -> float | None:
@@ -198,7 +215,7 @@ def plot_curves(trials: Sequence[TrialRecord], objective: Objective, best: int |
 def plot_pareto(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective], front: Sequence[int]
 ) -> Figure:
-    """Trials by both objectives; those that no other one beats in both are joined and numbered."""
+    """Trials by both objectives; those that no other one beats are joined and numbered."""
     figure, axes = new_figure(6.4, 4.6)
     grid(axes)
     done = [trial for trial in trials if trial.scores is not None]
@@ -211,7 +228,10 @@ def plot_pareto(
         xs, ys = [point[0] for point in points], [point[1] for point in points]
         axes.scatter(xs, ys, color=colour, zorder=3, label="front" if is_front else "beaten")
         if is_front:
-            axes.plot(xs, ys, color=colour, lw=1.2, zorder=2)
+            # Between two of them nothing is known to be reached but what both allow.
+            is_staircase_before = objectives[0].goal == "maximize"
+            axes.step(xs, ys, color=colour, lw=1.2, zorder=2,
+                      where="pre" if is_staircase_before else "post")  # fmt: skip
             for x, y, number in points:
                 axes.annotate(str(number), (x, y), textcoords="offset points", xytext=(5, 5),
                               size=8, color=INK)  # fmt: skip

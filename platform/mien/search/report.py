@@ -76,7 +76,7 @@ def figures_of(study: SearchStudy) -> dict[str, Figure]:
     if complete:
         drawn["slices"] = plots.plot_slices(trials, study.space, objectives[0])
     if len(complete) > 1:
-        drawn["parallel_coordinates"] = plots.plot_parallel(trials, study.space, objectives[0])
+        drawn["parallel_coordinates"] = plots.plot_parallel(trials, study.space, objectives, best)
     if any(trial.curve for trial in trials):
         first = best[0] if best else None
         drawn["curves"] = plots.plot_curves(trials, objectives[0], first)
@@ -87,7 +87,7 @@ _TITLES = {
     "pareto": "Both objectives",
     "history": "Scores in order",
     "importance": "Which settings matter",
-    "slices": "Score by setting",
+    "slices": "Score by setting (lighter: later)",
     "parallel_coordinates": "Settings of every trial",
     "curves": "Epoch by epoch",
 }

@@ -38,7 +38,19 @@ SMALL = {
     "complex_fer": [*_SMALL_TRUNK, "config.num_frames=2", "config.classes.first_classes=happiness"],
     "dtm": [*_SMALL_TRUNK, "config.num_frames=2"],
     "mma_dfer": ["config.align_faces=false"],
-    "rdfer": ["config.align_faces=false", "config.num_frames=6", "config.synopsis_frames=4"],
+    "rdfer": [
+        "config.image_size_px=32",
+        "config.border_px=4",
+        "config.align_faces=false",
+        "config.num_frames=6",
+        "config.synopsis_frames=4",
+        "config.trunk.widths=6,8",
+        "config.trunk.width=12",
+        "config.long_term.hidden=8",
+        "config.long_term.num_heads=2",
+        "config.keys.count=2",
+        "config.agreement.num_clips=3",
+    ],
 }
 """Changes to the tiny profiles, so that an export takes seconds."""
 

@@ -129,6 +129,16 @@ def test_a_film_beyond_the_limit_is_refused(server: str, film: Film) -> None:
     assert "mien predict" in reply.json()["error"]["message"]
 
 
+def test_a_request_may_ask_for_windows(server: str, face_film: Path) -> None:
+    reply = upload(server, face_film, data={"window_s": "0.3", "step_s": "0.1"})
+    assert reply.status_code == 200, reply.text
+    windows = reply.json()["windows"]
+    assert [window["start_s"] for window in windows] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    for wrong in ({"window_s": "soon"}, {"window_s": "-1"}, {"window_s": "1", "step_s": "0.001"}):
+        reply = upload(server, face_film, data=wrong)
+        assert (reply.status_code, reply.json()["error"]["reason"]) == (400, "bad_window")
+
+
 def test_what_is_no_film_is_told_what_was_expected(server: str) -> None:
     for options in ({"data": b"{"}, {"json": {"file": "x"}}, {"files": {"video": b"x"}}):
         reply = requests.post(f"{server}/predict", timeout=TIMEOUT_S, **options)

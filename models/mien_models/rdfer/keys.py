@@ -108,7 +108,8 @@ def frame_positions(centres_BJ: Tensor, stride: float | Tensor, count: int, last
 
 def sample_hard(video_BTCHW: Tensor, positions_BJU: Tensor) -> Tensor:
     """The frames nearest to the positions, [B, J, U, C, H, W]; no gradient to the positions."""
-    index_BN = positions_BJU.round().long().flatten(1)
+    # Whole positions too become floats: ONNX rounds nothing else.
+    index_BN = positions_BJU.float().round().long().flatten(1)
     row_B1 = torch.arange(video_BTCHW.shape[0], device=video_BTCHW.device)[:, None]
     frames_BNCHW: Tensor = video_BTCHW[row_B1, index_BN]
     return torch.unflatten(frames_BNCHW, 1, positions_BJU.shape[1:])

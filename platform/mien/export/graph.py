@@ -134,13 +134,22 @@ def write_graph(graph: ExportedProgram, method: Method, path: Path, form: Format
 
 
 def open_graph(path: Path, form: Format, *, threads: int) -> Runner:
-    """A written file as a function, on the CPU, with so many threads (of torch: this process's)."""
+    """A written file as a function, on the CPU, with so many threads (of torch: this process's).
+
+    Raises:
+        ExportError: onnxruntime can't run it.
+    """
     if form == "torch":
         module = torch.export.load(path).module()
         return lambda arrays: run_module(module, arrays)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has classes of its own, without a common one
+        raise ExportError(
+            f"onnxruntime can't run what was written: {error}; --format torch leaves ONNX out"
+        ) from error
     names = [item.name for item in session.get_inputs()]
 
     def run(arrays: Arrays) -> Arrays:

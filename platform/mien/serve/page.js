@@ -2,13 +2,14 @@
 // Okabe and Ito's colours, told apart by colour-blind people too, and darker ones of the same.
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
   "#7B4B94", "#8C510A", "#01665E", "#B2182B", "#4D4D4D"];
-const LEFT = 52, RIGHT = 10, TOP = 8, BOTTOM = 22, UNIT_ROW = 20;
+const LEFT = 52, RIGHT = 18, TOP = 8, BOTTOM = 22, UNIT_ROW = 20;
 
 const at = (id) => document.getElementById(id);
 const film = at("film");
 let answer = null;      // what the server said
 let rows = [];          // frames of the chosen person, in order of time
 let request = null;
+let maxUploadBytes = Infinity;
 let shownSource = "";
 let savedSource = "";
 
@@ -32,6 +33,7 @@ async function tellModel() {
     return;
   }
   const card = await reply.json();
+  maxUploadBytes = card.limits.max_upload_bytes;
   at("model").textContent =
     card.name + ": " + card.method + ", " + card.classes.length + " classes, " +
     card.weights_sha256.slice(0, 12) + (card.licence ? ", licence " + card.licence : "");
@@ -46,10 +48,20 @@ function send(file) {
   if (request) request.abort();
   warn([]);
   at("result").hidden = true;
+  if (file.size > maxUploadBytes) {
+    warn([file.name + " is larger than " + Math.floor(maxUploadBytes / 1048576) +
+      " MiB, the most that is taken here."], true);
+    return;
+  }
   at("progress").hidden = false;
   at("stage").textContent = "Uploading " + file.name;
   at("bar").value = 0;
   const form = new FormData();
+  const [windowS, stepS] = at("window").value.split(" ");
+  if (windowS) {
+    form.append("window_s", windowS);
+    form.append("step_s", stepS);
+  }
   form.append("file", file, file.name);
   const asked = new XMLHttpRequest();
   request = asked;
@@ -215,9 +227,10 @@ function drawUnits() {
     rows.forEach((row, number) => {
       if (row[name] === null) return;
       const end = number + 1 < rows.length ? rows[number + 1].time_s : answer.duration_s;
-      const x = xOf(row.time_s, width);
+      // Whole pixels: seams would show between half ones.
+      const x = Math.floor(xOf(row.time_s, width));
       pen.fillStyle = "rgba(0, 114, 178, " + row[name].toFixed(3) + ")";
-      pen.fillRect(x, y + 2, Math.max(xOf(end, width) - x, 0.5), UNIT_ROW - 4);
+      pen.fillRect(x, y + 2, Math.floor(xOf(end, width)) - x, UNIT_ROW - 4);
     });
   });
   drawTimes(pen, width, height);
@@ -237,8 +250,8 @@ function tellNow() {
     if (row.time_s > film.currentTime + 1e-3) break;
     found = row;
   }
-  const lines = answer.classes.map((name) => {
-    const share = found ? found["p_" + name] : 0;
+  const lines = !found ? [] : answer.classes.map((name) => {
+    const share = found["p_" + name];
     const line = element("tr");
     const cell = element("td");
     cell.append(element("meter", undefined, { value: share, min: 0, max: 1 }));

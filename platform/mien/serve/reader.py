@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 
 from mien.infer.many_films import ModelParts
+from mien.infer.windows import Windowing
 from mien.serve.answer import read_film
 from mien.serve.settings import ServeSettings
 
@@ -29,19 +30,14 @@ class FilmReader:
         self._network = model.network(settings.device, settings.batch_size)
         self._threads = ThreadPoolExecutor(settings.films_at_once, thread_name_prefix="film")
 
-    @property
-    def card(self) -> Mapping[str, Any]:
-        """What is known of the model."""
-        return self.settings.card
-
-    async def read(self, location: str) -> dict[str, Any]:
+    async def read(self, location: str, windowing: Windowing) -> dict[str, Any]:
         """See `read_film`; decoding is stopped when nobody waits any more."""
         stopped = threading.Event()
         work = partial(
             read_film,
             location,
             self._network,
-            self.settings.film,
+            replace(self.settings.film, windowing=windowing),
             self.settings.plan,
             max_film_s=self.settings.max_film_s,
             is_stopped=stopped.is_set,

@@ -5,7 +5,8 @@
     GET  /          the page
     GET  /healthz   {"status": "ok"}
     GET  /model     name, method, classes, hash, licence ...
-    POST /predict   multipart with a field `file`, or JSON {"uri": ...} -> JSON
+    POST /predict   multipart with a field `file`, or JSON {"uri": ...} -> JSON;
+                    beside it `window_s` and `step_s`, as of ``mien predict``
 
 Errors are JSON: ``{"error": {"reason": ..., "message": ...}}``. A film that can't be used is a 422
 with the words of ``mien predict``; one without a face or without sound is no error.
@@ -17,7 +18,7 @@ import hmac
 import re
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mien.infer.windows import Windowing
 from mien.media.errors import ClipError
 from mien.serve.answer import FilmTooLongError
 from mien.serve.reader import FilmReader
@@ -50,6 +52,7 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_LEAST_STEP_S = 0.1
 _FORM_BYTES = 64 << 10
 """What a form may hold beside the film."""
 
@@ -72,7 +75,8 @@ def make_app(reader: FilmReader) -> Starlette:
 
     async def model(request: Request) -> Response:
         _check_token(request, settings)
-        return JSONResponse(dict(reader.card))
+        limits = {"max_upload_bytes": settings.max_upload_bytes, "max_film_s": settings.max_film_s}
+        return JSONResponse({**settings.card, "limits": limits})
 
     async def predict(request: Request) -> Response:
         _check_token(request, settings)
@@ -100,7 +104,11 @@ def make_app(reader: FilmReader) -> Starlette:
 
 
 class UploadLimit:
-    """Refuses a request's body that is larger than allowed, before or while it comes in."""
+    """Refuses a request's body that is larger than allowed, before or while it comes in.
+
+    What a client still sends is read and thrown away, up to three times the limit: whoever is cut
+    off while sending sees a broken connection, and not why.
+    """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -113,7 +121,8 @@ class UploadLimit:
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if int(length) > self._max_bytes:
-            await _too_large(self._max_bytes)(scope, receive, send)
+            await self._drain(receive)
+            await _error(413, "too_large", _too_large(self._max_bytes))(scope, receive, send)
             return
         taken = 0
 
@@ -122,26 +131,36 @@ class UploadLimit:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self._max_bytes:
-                raise RequestError(413, "too_large", _too_large_words(self._max_bytes))
+                if message.get("more_body"):
+                    await self._drain(receive)
+                raise RequestError(413, "too_large", _too_large(self._max_bytes))
             return message
 
         await self._app(scope, counted, send)
 
+    async def _drain(self, receive: Receive) -> None:
+        taken, is_more = 0, True
+        while is_more and taken < 3 * self._max_bytes:
+            message = await receive()
+            taken += len(message.get("body", b""))
+            is_more = message.get("more_body", False)
+
 
 async def _uploaded(request: Request, reader: FilmReader) -> dict[str, Any]:
     """Answers about the film in a form's field ``file``."""
-    async with request.form(max_files=1, max_fields=1) as form:
+    async with request.form(max_files=1, max_fields=2) as form:
         upload = form.get("file")
         if not isinstance(upload, UploadFile):
             raise RequestError(
-                400, "no_file", "expected a form with a field `file`, as curl -F file=@FILM.mp4"
+                400, "no_film", "expected a form with a field `file`, as curl -F file=@FILM.mp4"
             )
+        windowing = asked_windowing(form)
         name = plain_name(upload.filename or "")
         with tempfile.TemporaryDirectory(prefix="mien-serve-") as folder:
             path = Path(folder) / name
             await run_in_threadpool(_copy, upload, path)
             try:
-                return {"input": name, **await reader.read(str(path))}
+                return {"input": name, **await reader.read(str(path), windowing)}
             except ClipError as error:
                 # Where an upload lies here is nobody's business.
                 message = str(error).replace(f"{folder}/", "")
@@ -168,7 +187,25 @@ async def _named(request: Request, reader: FilmReader) -> dict[str, Any]:
             f"{uri} may not be read here: `mien serve --allow-uri PREFIX` says which may; upload "
             "the film instead",
         )
-    return {"input": uri, **await reader.read(uri)}
+    return {"input": uri, **await reader.read(uri, asked_windowing(asked))}
+
+
+def asked_windowing(asked: Mapping[str, Any]) -> Windowing:
+    """The windows that a request asks for with ``window_s`` and ``step_s``, else the usual ones.
+
+    Raises:
+        RequestError: no numbers, or such that a film would take for ever.
+    """
+    try:
+        wanted = {name: float(asked[name]) for name in ("window_s", "step_s") if asked.get(name)}
+        windowing = Windowing(**wanted)
+    except (TypeError, ValueError) as error:
+        raise RequestError(400, "bad_window", f"window_s or step_s: {error}") from error
+    if min(wanted.values(), default=_LEAST_STEP_S) < _LEAST_STEP_S:
+        raise RequestError(
+            400, "bad_window", f"window_s and step_s must be at least {_LEAST_STEP_S:g} s"
+        )
+    return windowing
 
 
 def plain_name(name: str) -> str:
@@ -220,11 +257,7 @@ async def _too_long(request: Request, error: FilmTooLongError) -> Response:
     return _error(413, "too_long", str(error))
 
 
-def _too_large(max_bytes: int) -> JSONResponse:
-    return _error(413, "too_large", _too_large_words(max_bytes))
-
-
-def _too_large_words(max_bytes: int) -> str:
+def _too_large(max_bytes: int) -> str:
     return (
         f"the film is larger than {(max_bytes - _FORM_BYTES) / (1 << 20):g} MiB, the most that is "
         "taken here (`mien serve --max-upload-mb`); `mien predict` reads films of any size"

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from report import finish
 from torch import Tensor
 
-from mien.evaluate.continual import forgetting, score_stages
+from mien.evaluate.continual import forgetting, intransigence, score_stages
 from mien.evaluate.continual_plots import plot_over_stages
 from mien.media.storage import write_bytes_atomically
 from mien.seeds import seed_torch
@@ -361,11 +362,31 @@ def summary(values: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
             figures[f"ours_less_{other}/{key}_wins"] = sum(
                 gain > 0 if key == "final_macro" else gain < 0 for gain in gains
             )
+    for name, runs in values.items() if "joint" in values else ():
+        if name != "joint":
+            missed = [_intransigence(*pair) for pair in zip(runs, values["joint"], strict=True)]
+            figures[f"{name}/intransigence"] = round(statistics.fmean(missed), 4)
     if {"ours", "joint"} <= values.keys():
         figures["joint_less_ours/final_macro"] = round(
             figures["joint/final_macro"] - figures["ours/final_macro"], 4
         )
     return figures
+
+
+def _intransigence(run: Mapping[str, Any], joint: Mapping[str, Any]) -> float:
+    """Of a training class by class, against the same classes learnt at once."""
+    recall = dict(zip(joint["classes"], joint["class_recall"][-1], strict=True))
+    basics = len(run["classes"]) - (len(run["stages"]) - 1)
+    together = [
+        statistics.fmean(recall[name] for name in run["classes"][:basics]),
+        *(recall[name] for name in run["classes"][basics:]),
+    ]
+    return intransigence(_matrix(run), together)
+
+
+def _matrix(run: Mapping[str, Any]) -> NDArray[np.float64]:
+    rows = [[np.nan if x is None else x for x in row] for row in run["accuracy_matrix"]]
+    return np.asarray(rows, dtype=np.float64)
 
 
 def save_curves(values: Mapping[str, list[dict[str, Any]]], folder: Path) -> None:
@@ -383,8 +404,7 @@ def save_curves(values: Mapping[str, list[dict[str, Any]]], folder: Path) -> Non
 
 
 def _forgetting_curve(run: Mapping[str, Any]) -> list[float]:
-    rows = [[np.nan if x is None else x for x in row] for row in run["accuracy_matrix"]]
-    matrix_TT = np.asarray(rows, dtype=np.float64)
+    matrix_TT = _matrix(run)
     later = range(2, len(matrix_TT) + 1)
     return [0.0, *(forgetting(matrix_TT[:size, :size]) for size in later)]
 

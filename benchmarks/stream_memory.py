@@ -84,7 +84,7 @@ def plot(trace: MemoryTrace, bound: int, location: Path) -> None:
     axes.axhline(bound / MIB, color="k", linestyle="--", linewidth=1, label="bound of the store")
     axes.set(xlabel="seconds of the epoch", ylabel="MiB", ylim=(0, None))
     axes.set_title("A reader ten times slower than the decoders", fontsize=10)
-    axes.legend(loc="center right", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     location.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(location, dpi=150)
     plt.close(figure)

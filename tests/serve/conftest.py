@@ -38,11 +38,9 @@ def parts_of(build_method: Callable[[], Method]) -> ModelParts:
 
 
 @contextmanager
-def serving(
-    settings: ServeSettings, build_method: Callable[[], Method] = ColourMethod
-) -> Iterator[str]:
-    """The address of a server that runs while the block does."""
-    reader = FilmReader(parts_of(build_method), settings)
+def serving(settings: ServeSettings, model: ModelParts | None = None) -> Iterator[str]:
+    """The address of a server that runs while the block does, by default one of colours."""
+    reader = FilmReader(model or parts_of(ColourMethod), settings)
     config = uvicorn.Config(make_app(reader), host="127.0.0.1", port=0, log_level="error")
     server = uvicorn.Server(config)
     started = threading.Event()

@@ -1,4 +1,4 @@
-"""``mien serve`` as a user starts it: Ray Serve, and the page in a real browser."""
+"""``mien serve`` as a user starts it on Ray Serve, and the page in a real browser."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 import requests
 from export.export_cases import CLASSES, write_package
+from serve.conftest import serving
 
+from mien.serve.settings import ServeSettings
 from mien_jobs.cli import main
+from mien_jobs.prediction import model_parts
 
 CHROMIUM = next(
     (path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None
@@ -59,6 +62,15 @@ def server(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
+def page_server(package: Path) -> Iterator[str]:
+    """The same application without Ray, which a page can't tell."""
+    model = model_parts(package)
+    card = {"name": "small", "method": "clp", "classes": list(CLASSES), "weights_sha256": "0" * 64}
+    with serving(ServeSettings(max_upload_bytes=1 << 20, card=card), model) as address:
+        yield address
+
+
+@pytest.fixture
 def clip(synth_manifest: Path) -> Path:
     return sorted(synth_manifest.parent.rglob("*.mp4"))[0]
 
@@ -83,7 +95,7 @@ def test_it_answers_over_ray_serve(server: str, clip: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_page_in_a_browser(server: str, clip: Path, tmp_path: Path) -> None:
+def test_the_page_in_a_browser(page_server: str, clip: Path, tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     fault = tmp_path / "noise.mp4"
     fault.write_bytes(b"no film" * 50)
@@ -101,12 +113,12 @@ def test_the_page_in_a_browser(server: str, clip: Path, tmp_path: Path) -> None:
         page.on("pageerror", lambda error: said.append(str(error)))
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(server)
+        page.goto(page_server)
         wait_until(page, "document.getElementById('model').textContent.includes('clp')")
         _drop_and_watch(page, clip)
         # Nothing offended the page's own policy, and nothing was fetched from elsewhere.
         assert said == []
-        assert all(url.startswith((f"{server}/", "blob:")) for url in asked)
+        assert all(url.startswith((f"{page_server}/", "blob:")) for url in asked)
         page.set_input_files("#file", str(fault))
         page.wait_for_selector("#warnings li.error")
         assert "noise.mp4 is not a media file" in page.inner_text("#warnings")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 from infer.colour_method import COLOURS, RED, ColourMethod
-from serve.conftest import serving
+from serve.conftest import parts_of, serving
 
 from mien.infer.predict import predict_file
 from mien.media.errors import ClipError
@@ -240,7 +240,7 @@ class WaitingMethod(ColourMethod):
 def test_requests_are_answered_while_films_are_read(film: Film) -> None:
     path = film([RED], tone=False)
     settings = ServeSettings(films_at_once=3)
-    with serving(settings, WaitingMethod) as server, ThreadPoolExecutor(3) as clients:
+    with serving(settings, parts_of(WaitingMethod)) as server, ThreadPoolExecutor(3) as clients:
         replies = [clients.submit(upload, server, path) for _ in range(3)]
         assert requests.get(f"{server}/healthz", timeout=TIMEOUT_S).json() == {"status": "ok"}
         assert not any(reply.done() for reply in replies)

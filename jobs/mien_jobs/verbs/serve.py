@@ -62,8 +62,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until interrupted."""
-    _check_installed()
-    from mien.serve.on_ray import serving
     from mien.serve.settings import free_port
     from mien.track.registry import resolve
     from mien.train.local_ray import ray_session
@@ -77,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
     model = model_parts(package)
     settings = _settings(args, model, package)
     port = free_port(settings.host, args.port)
+    _check_installed()
+    from mien.serve.on_ray import serving  # takes seconds: after what may be wrong
+
     stopped = _stop_signals()
     with (
         ray_session(TrainPlan(workers=0), num_cpus=args.replicas),

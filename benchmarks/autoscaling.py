@@ -88,7 +88,15 @@ def cluster_config(gcs_address: str, most: int) -> dict[str, Any]:
         "launch_multiple": True,
         "head_node_id": HEAD_ID,
     }
+    # What Ray's own defaults would fill in, but for a provider of another type than `external`.
+    lists = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray")
+    commands: dict[str, list[str]] = {f"{name}_commands": [] for name in lists}
     return {
+        **commands,
+        "worker_start_ray_commands": [],
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "auth": {},
         "cluster_name": "mien",
         "max_workers": 2 * most,
         "idle_timeout_minutes": IDLE_S / 60,
@@ -124,9 +132,10 @@ def autoscaling_cluster(folder: Path, most: int) -> Iterator[str]:
             command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        _wait_for(address, head, folder / "head.log")
+        _join(address, head, folder / "head.log")
         yield address
     finally:
+        ray.shutdown()
         os.killpg(head.pid, signal.SIGTERM)
         try:
             head.wait(30)
@@ -141,16 +150,20 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
-    host, port = address.split(":")
-    deadline = time.monotonic() + 120
+def _join(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    """Joins the cluster as soon as it can be joined."""
+    import ray
+
+    reason: Exception | None = None
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and head.poll() is None:
         try:
-            socket.create_connection((host, int(port)), timeout=1).close()
+            ray.init(address=address, logging_level="error", log_to_driver=False)
             return
-        except OSError:
-            time.sleep(0.2)
-    raise SystemExit(f"the head did not start:\n{log.read_text()[-2000:]}")
+        except (ConnectionError, RuntimeError) as error:
+            reason = error
+            time.sleep(1)
+    raise SystemExit(f"the head did not start ({reason}):\n{log.read_text()[-2000:]}")
 
 
 def count_nodes() -> Counter[str]:
@@ -225,18 +238,14 @@ def main() -> None:
     spec = SynthSpec(
         num_subjects=12, classes=classes, size_px=64, duration_s=0.6, supersample=False, seed=3
     )
-    import ray
-
     courses: dict[str, Course] = {}
     with tempfile.TemporaryDirectory(prefix="mien-as-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         data = write_dataset(spec, folder / "clips", num_workers=0)
         with autoscaling_cluster(folder, most=3) as address:
-            ray.init(address=address, logging_level="error", log_to_driver=False)
             for tasks in (1,) if quick else (1, 3):
                 title = f"{tasks} decoding task{'s' if tasks > 1 else ''}, 1 worker that trains"
                 courses[title] = train(address, data, folder, tasks, 1 if quick else 4)
-            ray.shutdown()
     if not quick:
         draw(courses)
     report(list(courses.values()), quick=quick)

@@ -51,6 +51,7 @@ class Outcome:
     """One run."""
 
     seconds: float = 0.0
+    killed_at: float | None = None
     recovered_s: float | None = None
     """From the kill to the first step that the run had not made before."""
     steps_again: int = 0
@@ -159,7 +160,7 @@ def _shown(found: Outcome, expected: Outcome) -> dict[str, Any]:
 def run_once(place: Place, name: str, kill: Kill | None) -> Outcome:
     """One training, disturbed once; the driver is started again where it died with the kill."""
     run, outcome, started = name.replace(" ", "-"), Outcome(), time.monotonic()
-    killed_at: float | None = None
+    killer: threading.Thread | None = None
     while True:
         lines, process = [], _start(place, run)
         watchdog = threading.Timer(TIME_LIMIT_S, process.kill)
@@ -170,22 +171,24 @@ def run_once(place: Place, name: str, kill: Kill | None) -> Outcome:
             if (found := re.match(r"\w+ step (\d+)/", line)) is None:
                 continue
             step = int(found[1])
-            if killed_at is not None and outcome.recovered_s is None and step > KILL_AT_STEP:
-                outcome.recovered_s = time.monotonic() - killed_at
+            if outcome.killed_at and outcome.recovered_s is None and step > max(outcome.steps):
+                outcome.recovered_s = time.monotonic() - outcome.killed_at
             outcome.steps.append(step)
-            if step == KILL_AT_STEP and killed_at is None and kill is not None:
-                kill.do(process)
-                killed_at = time.monotonic()
+            if step == KILL_AT_STEP and killer is None and kill is not None:
+                killer = threading.Thread(target=_disturb, args=(kill, process, outcome))
+                killer.start()
         code = process.wait()
         watchdog.cancel()
         if code == 0:
             break
-        if killed_at is None or kill is None or kill.before_again is None:
+        if not outcome.killed_at or kill is None or kill.before_again is None:
             raise SystemExit(f"run {name!r} ended with {code}:\n{''.join(lines[-30:])}")
         if code != -signal.SIGKILL:
             print(f"  its driver said: {lines[-1].strip()}", file=sys.stderr)
         kill.before_again()
         kill = Kill(do=kill.do)  # once
+    if killer is not None and not outcome.killed_at:
+        raise SystemExit(f"run {name!r} ended before there was anything to kill")
     outcome.seconds = time.monotonic() - started
     outcome.steps_again = len(outcome.steps) - len(set(outcome.steps))
     package = place.folder / "runs" / run / "package" / "weights.safetensors"
@@ -195,10 +198,16 @@ def run_once(place: Place, name: str, kill: Kill | None) -> Outcome:
     return outcome
 
 
+def _disturb(kill: Kill, process: subprocess.Popen[str], outcome: Outcome) -> None:
+    """Beside the reading of the lines: some parts have to be waited for."""
+    kill.do(process)
+    outcome.killed_at = time.monotonic()
+
+
 def _start(place: Place, run: str) -> subprocess.Popen[str]:
     settings = ["train.workers=1", "train.decode_tasks=1", "train.device=cpu"]
     settings += ["train.log_every_steps=1", "train.checkpoint_every_steps=1"]
-    settings += ["config.epochs=3", "config.batch_size=8", "train.threads_per_worker=1"]
+    settings += ["config.epochs=12", "config.batch_size=8", "train.threads_per_worker=1"]
     settings += ["cluster.train.label=train", "cluster.decode.label=decode"]
     settings += [f"storage={place.folder / 'runs'}", f"track.uri={place.mlflow}"]
     command = [sys.executable, "-m", "mien_jobs.cli", "train", "rdfer", "--profile", "tiny"]

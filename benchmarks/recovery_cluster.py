@@ -23,7 +23,7 @@ STORE_BYTES = 80 << 20
 TRAINER, DECODER = "ray::RayTrainWorker", "ray::MapBatches"
 DOWN_S = 10.0
 """How long a killed server stays away."""
-_PATIENCE_S = 900.0
+_PATIENCE_S = 120.0
 
 
 class Server(Protocol):
@@ -70,7 +70,7 @@ class Nodes:
 
     def kill_with(self, title: str, label: str) -> None:
         """Kills the raylet whose child has the title, and starts another node of its group."""
-        parents = {process.ppid() for process in processes(title)}
+        parents = {process.ppid() for process in awaited(title)}
         for node in self._nodes:
             (raylet,) = [info.process.pid for info in node.all_processes["raylet"]]
             if raylet in parents:
@@ -101,15 +101,19 @@ def _command_of(process: psutil.Process) -> list[str]:
         return []
 
 
-def kill_process(title: str) -> None:
-    """Kills the oldest process with a title, as soon as there is one."""
-    # Decoding processes come and go with the work there is.
+def awaited(title: str) -> list[psutil.Process]:
+    """The same, as soon as there are any: decoding processes come and go with the work."""
     until = time.monotonic() + _PATIENCE_S
     while not (found := processes(title)):
         if time.monotonic() > until:
             raise RuntimeError(f"no process {title} came")
         time.sleep(0.01)
-    found[0].send_signal(signal.SIGKILL)
+    return found
+
+
+def kill_process(title: str) -> None:
+    """Kills the oldest process with a title."""
+    awaited(title)[0].send_signal(signal.SIGKILL)
 
 
 def take_away(server: Server) -> threading.Thread:

@@ -89,10 +89,10 @@ def _films(named: list[str] | None) -> Iterator[list[str]]:
 
     if named is not None:
         tables = [name for name in named if name.endswith(".parquet")]
-        films = [clip.uri for name in tables for clip in Manifest.read(name)]
+        films = [clip.uri for name in tables for clip in Manifest.read(name).consented()]
         films += find_inputs([name for name in named if name not in tables])
         films = list(dict.fromkeys(films))
-        yield films[:: -(-len(films) // MOST_FILMS)]
+        yield films[:: max(1, -(-len(films) // MOST_FILMS))]
         return
     with tempfile.TemporaryDirectory(prefix="mien-export-") as folder:
         print("making built-in clips to check with (--check FILE takes your own)", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -12,8 +13,15 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 BUCKET = "clips"
+_RIGHTS = {
+    "trainer": ("very-secret", ["Admin", "Read", "Write", "List", "Tagging"]),
+    "reader": ("less-secret", ["Read", "List"]),
+}
+"""Each key's secret and what it may do."""
+READ_ONLY = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": _RIGHTS["reader"][0]}
 _PORTS = ("s3", "master", "volume", "filer", "admin")
 _START_S = 60
 
@@ -30,7 +38,7 @@ class S3Server:
         self.environment = {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "trainer",
-            "AWS_SECRET_ACCESS_KEY": "very-secret",
+            "AWS_SECRET_ACCESS_KEY": _RIGHTS["trainer"][0],
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
             # Whatever the developer keeps at home stays out of it.
@@ -52,6 +60,7 @@ class S3Server:
         assert binary is not None
         assert self._process is None
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._identities.write_text(json.dumps({"identities": _identities()}))
         # The kernel ends the server with the thread that started it, however that ends.
         guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with open(self._folder / "weed.log", "ab") as log:
@@ -91,7 +100,12 @@ class S3Server:
             "-s3.port.lance=0",
             "-s3.autoCreateBucket=false",
             f"-bucket={BUCKET}",
+            f"-s3.config={self._identities}",
         ]
+
+    @property
+    def _identities(self) -> Path:
+        return self._folder / "identities.json"
 
     def _wait(self) -> None:
         deadline = time.monotonic() + _START_S
@@ -108,6 +122,13 @@ class S3Server:
             time.sleep(0.1)
         log = (self._folder / "weed.log").read_text(errors="replace")
         raise AssertionError(f"the S3 server does not answer:\n{log[-3000:]}")
+
+
+def _identities() -> list[dict[str, Any]]:
+    return [
+        {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+        for key, (secret, actions) in _RIGHTS.items()
+    ]
 
 
 def _binary() -> str | None:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
+from s3_server import BUCKET, READ_ONLY, S3Server
 
 from mien.cache.store import ClipCache
 from mien.clips.forget.models import SearchError, search_tracking
@@ -98,15 +100,36 @@ def test_a_data_base_that_is_not_there_is_not_made(tmp_path: Path, manifest: str
 
 
 def test_a_cache_forgets_and_is_verified(tmp_path: Path, synth_manifest: Path) -> None:
+    forget_one(str(tmp_path), str(tmp_path / "receipt.json"), synth_manifest)
+
+
+def test_a_manifest_and_a_cache_in_a_bucket_forget(
+    tmp_path: Path, synth_manifest: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_one(f"s3://{BUCKET}/forget", str(tmp_path / "receipt.json"), synth_manifest)
+
+    uri = f"s3://{BUCKET}/forget/manifest.parquet"
+    who = Manifest.read(uri).subjects[0]
+    for name, value in READ_ONLY.items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    plan = plan_forgetting(ForgetRequest(name=who, manifests=(uri,)))
+    with pytest.raises(ValueError, match="AWS_ACCESS_KEY_ID=reader may not write"):
+        forget(plan, str(tmp_path / "other.json"), lambda _: None)
+    assert who in Manifest.read(uri).subjects
+
+
+def forget_one(folder: str, receipt: str, synth_manifest: Path) -> None:
+    """Six people with a manifest and a cache in a folder; one is forgotten in both."""
     from mien.cache.build import build
     from mien.cache.settings import CacheSettings, StoredAs
     from mien.stream.prepare import CropSettings
 
     source = Manifest.read(str(synth_manifest))
     few = source.by_ids(source.column("clip_id")[:6])
-    uri = str(tmp_path / "manifest.parquet")
+    uri = f"{folder}/manifest.parquet"
     few.write(uri)
-    cache = ClipCache.open(str(tmp_path / "cache"), create=True)
+    cache = ClipCache.open(f"{folder}/cache", create=True)
     crops = CropSettings(align_faces=False, face_rule="largest", image_size_px=32, with_audio=False)
     build(cache, list(few), CacheSettings(crops=crops, stored_as=StoredAs()))
     who = few.subjects[0]
@@ -114,9 +137,10 @@ def test_a_cache_forgets_and_is_verified(tmp_path: Path, synth_manifest: Path) -
     request = ForgetRequest(name=who, manifests=(uri,), caches=(cache.uri,))
     plan = plan_forgetting(request)
     assert plan.cached == {cache.uri: len(theirs)}
-    outcome = forget(plan, str(tmp_path / "receipt.json"), lambda _: None)
+    outcome = forget(plan, receipt, lambda _: None)
     assert outcome.removed["cache_entries"] == len(theirs)
     assert f"0 clips in cache {cache.uri}" in outcome.verified
     again = ClipCache.open(cache.uri)
     assert again.holds(theirs) == set()
     assert len(again.holds(set(few.column("clip_id")))) == 6 - len(theirs)
+    assert who not in Manifest.read(uri).subjects

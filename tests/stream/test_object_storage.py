@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from s3_proxy import ThrottlingProxy
-from s3_server import BUCKET, S3Server
+from s3_server import BUCKET, READ_ONLY, S3Server
 
 from mien.clips.labels import LabelSet
 from mien.clips.manifest import Manifest, ManifestError
@@ -143,6 +143,22 @@ def test_a_bucket_that_is_not_there(s3_server):
         error = error_of(action)
         assert isinstance(error, StorageUnusableError)
         assert f"no bucket s3://no-such-bucket at {s3_server.endpoint}" in str(error)
+
+
+def test_a_key_that_may_only_read_streams_and_is_told_what_it_may_not(manifest, monkeypatch):
+    expected = ids_of(open_source(manifest).scan(SPEC))
+    storage.write_bytes_atomically(f"{FOLDER}/kept", b"old")
+    use(READ_ONLY, monkeypatch)
+    assert ids_of(open_source(manifest).scan(SPEC)) == expected
+    assert not storage.exists(f"{FOLDER}/none")
+    for action, right in (
+        (lambda: storage.write_bytes_atomically(f"{FOLDER}/kept", b"new"), "write"),
+        (lambda: storage.remove(f"{FOLDER}/kept"), "delete"),
+    ):
+        error = error_of(action)
+        assert error.reason == "no_permission"
+        assert f"the key AWS_ACCESS_KEY_ID=reader may not {right} {FOLDER}/kept" in str(error)
+    assert storage.read_bytes(f"{FOLDER}/kept") == b"old"
 
 
 def test_a_missing_object_is_the_clips_own_fault(manifest):

@@ -22,7 +22,7 @@ import fsspec
 from mien.media.storage_faults import StorageError as StorageError
 from mien.media.storage_faults import StorageUnreachableError as StorageUnreachableError
 from mien.media.storage_faults import StorageUnusableError as StorageUnusableError
-from mien.media.storage_faults import fault_of
+from mien.media.storage_faults import fault_of, missing_bucket
 
 PATIENCE_S = 300.0
 """How long a storage may be away before a run stops; MIEN_STORAGE_PATIENCE_S sets another time."""
@@ -30,6 +30,9 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 20.0
 
 # There, one request puts a whole object or none.
 _PUTS_ARE_ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+
+# Their clients answer "nothing there" for a bucket that does not exist.
+_BUCKETS_ARE_HIDDEN = ("gs", "gcs", "az", "abfs", "abfss")
 
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -93,7 +96,26 @@ def explained(location: str) -> Iterator[None]:
     except (TypeError, AttributeError, NameError, AssertionError):
         raise  # a fault of a program, not of a storage: waiting mends nothing
     except Exception as error:
-        raise fault_of(location, _in_detail(location, error)).as_error() from error
+        fault = fault_of(location, _in_detail(location, error))
+        if fault.reason == "missing_file":
+            _require_bucket(location)
+        raise fault.as_error() from error
+
+
+def _require_bucket(location: str) -> None:
+    """Says so if there is no bucket, where the client of a scheme takes that for an absent file."""
+    scheme = location.split("://", 1)[0]
+    if scheme not in _BUCKETS_ARE_HIDDEN:
+        return
+    fs, path = fsspec.core.url_to_fs(location)
+    try:
+        is_there = bool(fs.exists(path.split("/", 1)[0]))
+    except Exception as error:
+        if fault_of(location, error).scope == "moment":
+            raise fault_of(location, error).as_error() from error
+        return  # a key that may read objects need not be allowed to look at the bucket
+    if not is_there:
+        raise missing_bucket(location).as_error()
 
 
 def _in_detail(location: str, error: Exception) -> Exception:
@@ -185,7 +207,7 @@ def is_folder(location: str) -> bool:
     def is_one() -> bool:
         return fs.isdir(path) or _is_listed_as_folder(fs, path, location)
 
-    return patiently(location, is_one)
+    return bool(patiently(location, lambda: _or_nothing(location, is_one())))
 
 
 def _is_listed_as_folder(fs: Any, path: str, location: str) -> bool:
@@ -205,7 +227,7 @@ def exists(location: str) -> bool:
         StorageError: the storage cannot be reached, or there is no such bucket.
     """
     fs, path = file_system(location)
-    return bool(patiently(location, lambda: fs.exists(path)))
+    return bool(patiently(location, lambda: _or_nothing(location, fs.exists(path))))
 
 
 def list_files(folder: str) -> list[str]:
@@ -215,8 +237,15 @@ def list_files(folder: str) -> list[str]:
         StorageError: the storage cannot be reached.
     """
     fs, path = file_system(folder)
-    found: list[str] = patiently(folder, lambda: fs.find(path))
+    found: list[str] = patiently(folder, lambda: _or_nothing(folder, fs.find(path)))
     return sorted(entry[len(path.rstrip("/")) + 1 :] for entry in found)
+
+
+def _or_nothing(location: str, answer: Result) -> Result:
+    """The answer, once "nothing there" is known to mean no file rather than no bucket."""
+    if not answer:
+        _require_bucket(location)
+    return answer
 
 
 def remove(location: str) -> None:
@@ -230,6 +259,10 @@ def remove(location: str) -> None:
     def rm() -> None:
         with contextlib.suppress(FileNotFoundError):  # by whoever tried before
             fs.rm(path, recursive=True)
+        # s3fs does not tell that a key may not delete several at once; of one it does.
+        for left in fs.find(path) if is_remote(location) else ():
+            if left == path or left.startswith(f"{path.rstrip('/')}/"):
+                fs.rm_file(left)
 
     patiently(location, rm)
 

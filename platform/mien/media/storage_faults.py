@@ -57,14 +57,19 @@ class Fault:
 _KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or "
+    "AZURE_STORAGE_CONNECTION_STRING",
 }
 _KEYS |= {"s3a": _KEYS["s3"], "gcs": _KEYS["gs"], "abfs": _KEYS["az"], "abfss": _KEYS["az"]}
 _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "s3a": "AWS_ENDPOINT_URL", "gs": "STORAGE_EMULATOR_HOST"}
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _PACKAGES |= dict.fromkeys(("az", "abfs", "abfss"), "adlfs")
 
-# Error codes of the S3 API that say what is wrong with the credentials themselves.
+_AZURE_KEY = (
+    "the key or token in AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or "
+    "AZURE_STORAGE_CONNECTION_STRING does not belong to the account, or does not allow this"
+)
+# Error codes of the S3 API and of Azure that say what is wrong with the credentials themselves.
 _REFUSED = {
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID",
     "InvalidAccessKeyId": "the server does not know the key in AWS_ACCESS_KEY_ID",
@@ -72,6 +77,8 @@ _REFUSED = {
     "InvalidToken": "AWS_SESSION_TOKEN is not valid; fetch new credentials or unset it",
     "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
     "AuthorizationHeaderMalformed": "AWS_DEFAULT_REGION names another region than the bucket's",
+    "AuthenticationFailed": _AZURE_KEY,
+    "AuthorizationFailure": _AZURE_KEY,
 }
 _NO_CREDENTIALS = (
     "NoCredentialsError",
@@ -80,7 +87,19 @@ _NO_CREDENTIALS = (
     "DefaultCredentialsError",
     "RefreshError",
     "ClientAuthenticationError",
+    "AzureSigningError",
 )
+# adlfs tells by this text alone that it has no credentials, or a malformed connection string.
+_NO_AZURE_ACCOUNT = "unable to connect to account for"
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "ResourceNotFound")
+"""Azure's ``ResourceNotFound``: there is no such account."""
+_RIGHTS = {
+    "read": ("GetObject",),
+    "list": ("List",),
+    "write": ("Put", "Copy", "CreateMultipart", "UploadPart", "CompleteMultipart"),
+    "delete": ("Delete",),
+}
+"""Rights of an S3 key, and how the operations begin that need them."""
 # Answers about one object that another try would get again.
 _ABOUT_THE_OBJECT = ("InvalidObjectState", "InvalidRange", "KeyTooLongError", "InvalidURI")
 
@@ -93,18 +112,23 @@ def fault_of(location: str, error: BaseException) -> Fault:
         return _missing_package(location, error)
     if "://" not in location:
         return _local_fault(location, error)
-    if "NoSuchBucket" in codes:
-        bucket = "/".join(location.split("/")[:3])
-        return Fault(
-            "storage",
-            "missing_bucket",
-            f"there is no bucket {bucket}{_at(location)}. Check its spelling, or create it.",
-        )
+    if codes & set(_NO_BUCKET):
+        return missing_bucket(location)
     if isinstance(error, FileNotFoundError):
         return _missing_file(location)
     if codes & set(_ABOUT_THE_OBJECT) or _is_unknown_scheme(error):
         return _unreadable(location, error)
     return _refusal(location, chain, codes) or _unreachable(location, error)
+
+
+def missing_bucket(location: str) -> Fault:
+    """There is no bucket (Azure: container) of a remote location."""
+    bucket = "/".join(location.split("/")[:3])
+    return Fault(
+        "storage",
+        "missing_bucket",
+        f"there is no bucket {bucket}{_at(location)}. Check its spelling, or create it.",
+    )
 
 
 def _refusal(location: str, chain: list[BaseException], codes: set[str]) -> Fault | None:
@@ -114,11 +138,11 @@ def _refusal(location: str, chain: list[BaseException], codes: set[str]) -> Faul
             "storage", "wrong_credentials", f"{location} is refused ({code}): {_REFUSED[code]}."
         )
     names = {type(link).__name__ for link in chain}
-    if names & set(_NO_CREDENTIALS):
+    if names & set(_NO_CREDENTIALS) or _NO_AZURE_ACCOUNT in str(chain[0]):
         return Fault(
             "storage",
             "no_credentials",
-            f"no usable credentials for {location} ({chain[0]}). Set {keys}.",
+            f"no usable credentials for {location} ({_line(chain[0])}). Set {keys}.",
         )
     if any("Invalid endpoint" in str(link) for link in chain):
         return Fault(
@@ -128,14 +152,34 @@ def _refusal(location: str, chain: list[BaseException], codes: set[str]) -> Faul
             "http://HOST:PORT.",
         )
     if any(isinstance(link, PermissionError) or _status(link) in (401, 403) for link in chain):
+        lacking = _lacking_right(location, chain)
+        if lacking is not None:
+            return lacking
         return Fault(
             "storage",
             "no_permission",
-            f"access to {location} is denied ({chain[0]}). Check {keys}, and that the bucket's "
-            "policy lets this key list, read and (for runs) write; a key that may not list is also "
-            "denied files that do not exist.",
+            f"access to {location} is denied ({_line(chain[0])}). Check {keys}, and that the "
+            "bucket's policy lets this key list, read and (for runs) write; a key that may not "
+            "list is also denied files that do not exist.",
         )
     return None
+
+
+def _lacking_right(location: str, chain: list[BaseException]) -> Fault | None:
+    """Which right of an S3 key is missing; None for HEAD requests, whose denial says too little."""
+    operations = (str(getattr(link, "operation_name", "")) for link in chain)
+    operation = next((name for name in operations if name), "")
+    right = next((right for right, starts in _RIGHTS.items() if operation.startswith(starts)), None)
+    if right is None:
+        return None
+    key = os.environ.get("AWS_ACCESS_KEY_ID")
+    return Fault(
+        "storage",
+        "no_permission",
+        f"the key {f'AWS_ACCESS_KEY_ID={key}' if key else 'in use'} may not {right} {location} "
+        f"({operation} is denied). Let the bucket's policy give it the right to {right}, or use "
+        "another key.",
+    )
 
 
 def _unreachable(location: str, error: BaseException) -> Fault:
@@ -144,8 +188,8 @@ def _unreachable(location: str, error: BaseException) -> Fault:
     return Fault(
         "moment",
         "unreachable",
-        f"cannot reach {location}: {type(error).__name__}: {error}. Check {address}the network and "
-        "the server.",
+        f"cannot reach {location}: {type(error).__name__}: {_line(error)}. Check {address}the "
+        "network and the server.",
     )
 
 
@@ -165,8 +209,7 @@ def _missing_file(location: str) -> Fault:
     return Fault(
         "file",
         "missing_file",
-        f"there is no {location}. Check the spelling; relative uris are resolved against the "
-        "manifest's folder.",
+        f"there is no {location}. Check the spelling, and whether it was moved.",
     )
 
 
@@ -196,9 +239,18 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _line(error: BaseException) -> str:
+    """The first line of an error's text; Azure's goes on with the whole answer."""
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
 def _code(error: BaseException) -> str:
+    """The S3 API's or Azure's name for what is wrong."""
     response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+    if isinstance(response, dict):
+        return str(response.get("Error", {}).get("Code", ""))
+    code = getattr(error, "error_code", None)
+    return str(getattr(code, "value", code) or "")
 
 
 def _status(error: BaseException) -> int | None:

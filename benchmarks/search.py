@@ -146,7 +146,7 @@ def bare_run(folder: Path) -> None:
 
 def shared_decode(folder: Path, trials: int) -> dict[str, float]:
     """CPU seconds of a sweep whose trials share a cache, and of the same trials without one."""
-    recipe = small_recipe(folder, people=4, epochs=4, size_px=128)
+    recipe = small_recipe(folder, people=6, epochs=4, size_px=128)
     plan = SearchPlan(objectives=SCORE, trials=trials, sampler="random", pruner="none")
     spent = {"shared": 0.0, "apart": 0.0}
     searches = {}

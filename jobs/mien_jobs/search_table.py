@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -17,17 +16,18 @@ from mien.search.study import SearchStudy, TrialRecord
 
 _ROWS = 14
 """Trials that the live table shows: running ones, the best, the newest."""
+_BETWEEN = 3
+"""Blanks between two columns, and before the first."""
 _STATES = {"complete": "done", "pruned": "stopped", "failed": "FAILED", "running": "running"}
 
 
 class SearchTable:
     """A :class:`mien.search.on_tune.Watcher` for people."""
 
-    def __init__(self, study: SearchStudy) -> None:
+    def __init__(self, study: SearchStudy, console: Console | None = None) -> None:
         self._study, self._plan = study, study.plan
-        self._console = Console()
+        self._console = console or Console()
         self._latest: dict[int, str] = {}
-        self._began = time.monotonic()
         self._live = Live(console=self._console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> SearchTable:
@@ -38,6 +38,10 @@ class SearchTable:
     def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._live.stop()
+
+    def print_once(self) -> None:
+        """Prints the table as it is now."""
+        self._console.print(self._table())
 
     def started(self, trial: TrialRecord) -> None:
         """See :class:`mien.search.on_tune.Watcher`."""
@@ -53,13 +57,17 @@ class SearchTable:
 
     def ended(self, trial: TrialRecord) -> None:
         """See :class:`mien.search.on_tune.Watcher`."""
-        self._say(f"trial {trial.number}: {ending(trial, self._plan)}; {self._outlook()}")
+        line = f"trial {trial.number}: {ending(trial, self._plan)}; {self._outlook()}"
+        self._say(line, stays=trial.state == "failed")
 
-    def _say(self, line: str) -> None:
-        if self._console.is_terminal:
-            self._refresh()
-        else:
+    def _say(self, line: str, *, stays: bool = False) -> None:
+        """A line of a log; on a terminal, where the table tells it, only if it has to stay."""
+        if not self._console.is_terminal:
             print(line, flush=True)
+            return
+        if stays:
+            self._console.print(Text(line))
+        self._refresh()
 
     def _refresh(self) -> None:
         if self._console.is_terminal:
@@ -86,23 +94,51 @@ class SearchTable:
         running = [t for t in records if t.state == "running"]
         rest = [t for t in records if t.state != "running" and t.number not in best]
         chosen = {t.number for t in [*running, *rest[-(_ROWS - len(running) - len(best)) :]]} | best
+        shown_trials = [trial for trial in records if trial.number in chosen]
         table = Table(box=box.SIMPLE_HEAD, title=self._outlook(), title_justify="left")
-        columns = ("trial", "state", *(o.metric for o in self._plan.objectives), "epochs")
-        for name in (*columns, *self._study.space.names):
-            table.add_column(Text(name), no_wrap=True)
-        for trial in (t for t in records if t.number in chosen):
-            scores = [f"{s:.4f}" for s in trial.scores or ()] or [
-                self._latest.get(trial.number, "")
+        for name in ("trial", "state", *(o.metric for o in self._plan.objectives), "epochs"):
+            table.add_column(Text(name), no_wrap=True, min_width=len(name))
+        settings = self._settings_columns(shown_trials)
+        for name in settings:
+            table.add_column(Text(name), overflow="fold")
+        for row, trial in enumerate(shown_trials):
+            is_best = trial.number in best
+            cells = [
+                *self._result_cells(trial, is_best),
+                *(cells[row] for cells in settings.values()),
             ]
-            scores += [""] * (len(self._plan.objectives) - len(scores))
-            cells = [str(trial.number), _STATES.get(trial.state, trial.state), *scores]
-            cells.append(str(len(trial.curve) or ""))
-            cells += [
-                shown(trial.values[n]) if n in trial.values else "" for n in self._study.space.names
-            ]
-            style = "bold green" if trial.number in best else ""
-            table.add_row(*(Text(cell) for cell in cells), style=style)
+            table.add_row(*map(Text, cells), style="bold green" if is_best else "")
         return table
+
+    def _result_cells(self, trial: TrialRecord, is_best: bool) -> list[str]:
+        state = "best" if is_best else _STATES.get(trial.state, trial.state)
+        scores = [f"{s:.4f}" for s in trial.scores or ()] or [self._latest.get(trial.number, "")]
+        scores += [""] * (len(self._plan.objectives) - len(scores))
+        return [str(trial.number), state, *scores, str(len(trial.curve) or "")]
+
+    def _settings_columns(self, trials: Sequence[TrialRecord]) -> dict[str, list[str]]:
+        """A column a setting; where they don't fit beside each other, one column for all."""
+        names = self._study.space.names
+        columns = {
+            heading: [shown(t.values[name]) if name in t.values else "" for t in trials]
+            for heading, name in zip(short_names(names), names, strict=True)
+        }
+        results = ("trial", "running", "epochs", *(o.metric for o in self._plan.objectives))
+        widths = [max(map(len, (heading, *cells))) for heading, cells in columns.items()]
+        widths += map(len, results)
+        if sum(widths) + _BETWEEN * len(widths) <= self._console.width:
+            return columns
+        lines = [
+            " ".join(f"{heading}={cells[row]}" for heading, cells in columns.items() if cells[row])
+            for row in range(len(trials))
+        ]
+        return {"settings": lines}
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The last parts of dotted names, if they still tell them apart."""
+    last = [name.rpartition(".")[2] for name in names]
+    return last if len(set(last)) == len(last) else list(names)
 
 
 def ending(trial: TrialRecord, plan: SearchPlan) -> str:

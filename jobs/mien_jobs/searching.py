@@ -139,7 +139,7 @@ class RunTrial:
 
     def __call__(self, call: TrialCall) -> TrialOutcome:
         """Trains under a trial's settings; goes on where an earlier process of it was killed."""
-        begun = time.time()
+        begun_s, begun_cpu_s = time.time(), time.process_time()
         recipe = self.search.trial_recipe(call.number, call.values)
         tracker = _open_tracker(recipe, self.parent_run_id)
         tracker.log_params(dict(call.values))
@@ -166,8 +166,9 @@ class RunTrial:
             "metrics": means,
             "steps": sum(result.steps for result in results),
             "best_epoch": results[0].best_epoch,
-            "begun_at": begun,
-            "first_step_at": log.first_step_at,
+            "begun_at": begun_s,
+            "first_step_at": log.first_step_s,
+            "cpu_s_to_first_step": log.first_step_cpu_s and log.first_step_cpu_s - begun_cpu_s,
             "run_id": tracker.run_id,
         }
         return TrialOutcome(scores=scores, facts=facts)
@@ -289,11 +290,12 @@ class _LogFile:
     def __init__(self, folder: str) -> None:
         # A bucket has no files that grow.
         self._path = None if is_remote(folder) else Path(local_path(folder)) / "log.txt"
-        self.first_step_at: float | None = None
+        self.first_step_s: float | None = None
+        self.first_step_cpu_s: float | None = None
 
     def __call__(self, line: str) -> None:
-        if " step " in line and self.first_step_at is None:
-            self.first_step_at = time.time()
+        if " step " in line and self.first_step_s is None:
+            self.first_step_s, self.first_step_cpu_s = time.time(), time.process_time()
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast, get_args
 
-from mien.media.storage import absolute, is_remote, join, local_path
+from mien.media.storage import absolute, join
+from mien.search.from_mlflow import settings_of_best_runs
 from mien.search.plan import Goal, Objective, PrunerName, SamplerName, SearchError, SearchPlan
 from mien.search.space import Value
 from mien_jobs import overrides
@@ -31,6 +32,7 @@ SPACES: Mapping[str, tuple[str, ...]] = {
 """What is searched of a method unless --space says otherwise; of others, all that they name."""
 _TRIALS = 20
 _WARM_TRIALS = 5
+_MAX_FAILED = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,13 +85,19 @@ def _add_running_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, help="no new trials after so many hours of search")
     parser.add_argument("--gpu-hours", type=float, help="no new trials after so many GPU-hours")
     parser.add_argument(
-        "--max-failed", type=int, default=5, help="more failed trials end the search (default 5)"
+        "--max-failed", type=int, help=f"more failed trials end the search (default {_MAX_FAILED})"
     )
-    parser.add_argument("--study", default="", help="data base of the study (default: SQLite)")
+    parser.add_argument(
+        "--study",
+        default="",
+        metavar="URL",
+        help="data base of the study: postgresql://USER@HOST/NAME (default: SQLite)",
+    )
     parser.add_argument(
         "--warm-start",
         metavar="SEARCH",
-        help=f"try the {_WARM_TRIALS} best settings of another search first",
+        help=f"try the {_WARM_TRIALS} best settings of another search first, or of the runs that "
+        "MLflow has: mlflow:EXPERIMENT",
     )
     parser.add_argument(
         "--register", metavar="MODEL", help="registry name for the best trial's model"
@@ -113,8 +121,7 @@ def run(args: argparse.Namespace) -> int:
     if not result.best:
         print("no trial is complete; the report says why")
     print(f"report: {result.report}")
-    if not search.study and not is_remote(search.folder):
-        print(f"look closer: optuna-dashboard sqlite:///{local_path(search.folder)}/study.db")
+    print(f"look closer: optuna-dashboard {search.study_url}")
     return 0 if result.best else 1
 
 
@@ -127,14 +134,14 @@ def resumed_search(args: argparse.Namespace) -> Search:
     if args.method or args.overrides or args.space or args.objective or args.data:
         raise SearchError(
             "--resume goes on with a search as it was started: leave METHOD, --data, --set, "
-            "--space and --objective out (--trials, --hours, --concurrent may be given)"
+            "--space and --objective out (--trials, --hours, --concurrent, --max-failed may change)"
         )
     search = read_search(
         join(absolute("runs"), args.resume) if "/" not in args.resume else absolute(args.resume)
     )
     changed = {
         name: getattr(args, name)
-        for name in ("trials", "hours", "gpu_hours", "concurrent")
+        for name in ("trials", "hours", "gpu_hours", "concurrent", "max_failed")
         if getattr(args, name) is not None
     }
     return replace(search, plan=replace(search.plan, **changed))
@@ -167,7 +174,7 @@ def new_search(args: argparse.Namespace) -> Search:
         pruner=args.prune or ("asha" if len(objectives) == 1 else "none"),
         grace=args.grace,
         seed=args.seed,
-        max_failed=args.max_failed,
+        max_failed=_MAX_FAILED if args.max_failed is None else args.max_failed,
         concurrent=args.concurrent,
         cpus=args.cpus,
         gpus=args.gpus,
@@ -175,6 +182,11 @@ def new_search(args: argparse.Namespace) -> Search:
         gpu_hours=args.gpu_hours,
     )
     plan.check_space(space)
+    if ":" in args.study.partition("://")[2].rpartition("@")[0]:
+        raise SearchError(
+            "--study: leave the password out, it would be written down with the search; "
+            "PostgreSQL takes it from PGPASSWORD or ~/.pgpass"
+        )
     if args.folds < 1:
         raise SearchError(f"--folds must be at least 1, got {args.folds}")
     return Search(recipe=recipe, space=space, plan=plan, folds=args.folds, study=args.study)
@@ -213,9 +225,17 @@ def _selecting_by(recipe: Recipe, objectives: tuple[Objective, ...]) -> Recipe:
     return replace(recipe, train=replace(recipe.train, select=scores[0]))
 
 
-def _warm(name: str, search: Search) -> list[dict[str, Value]]:
-    """The best settings of another search that this one could draw too."""
-    folder = absolute(name) if "/" in name else join(search.recipe.storage, name)
+def _warm(source: str, search: Search) -> list[dict[str, Value]]:
+    """The best settings of another search, or of MLflow's runs, that this one could draw too."""
+    kind, _, experiment = source.partition(":")
+    if kind == "mlflow" and experiment:
+        uri, objective = search.recipe.track.uri, search.plan.objectives[0]
+        if uri == "off":
+            raise SearchError(f"--warm-start {source}: this search has no MLflow (track.uri=off)")
+        kept = settings_of_best_runs(uri, experiment, search.space, objective, _WARM_TRIALS)
+        print(f"warm start: {len(kept)} settings of the best runs in {source} are tried first")
+        return kept
+    folder = absolute(source) if "/" in source else join(search.recipe.storage, source)
     found = [dict(values) for values in best_settings(folder, _WARM_TRIALS)]
     fitting = [values for values in found if search.space.misfit(values) is None]
     kept = [{key: values[key] for key in search.space.names if key in values} for values in fitting]

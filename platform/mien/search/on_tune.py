@@ -129,14 +129,19 @@ def run_search(
     )
     tuner.fit()
     ledger.count_time()
+    _refuse_too_many_failures(study)
+    return study.why_over() or "nothing new to try: every combination was drawn or refused"
+
+
+def _refuse_too_many_failures(study: SearchStudy) -> None:
     failed = [trial for trial in study.records() if trial.state == "failed"]
-    if len(failed) > plan.max_failed:
+    limit = study.plan.max_failed
+    if len(failed) > limit:
         reasons = "; ".join(f"trial {trial.number}: {trial.reason}" for trial in failed[:3])
         raise SearchError(
-            f"{len(failed)} trials failed (limit {plan.max_failed}): {reasons}. Correct the cause "
-            "and go on with `mien tune --resume`, or raise --max-failed"
+            f"{len(failed)} trials failed (limit {limit}): {reasons}. Correct the cause and go on "
+            f"with `mien tune --resume NAME --max-failed {limit + len(failed)}`"
         )
-    return study.why_over() or "nothing new to try: every combination was drawn or refused"
 
 
 def _tune_trial(config: dict[str, Any], run_trial: RunTrial) -> None:

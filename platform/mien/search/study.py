@@ -9,12 +9,14 @@ are handed out again, first, under their old numbers) and what the sampler and p
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from mien.search.plan import SearchError, SearchPlan
 from mien.search.samplers import make_pruner, make_sampler
@@ -67,7 +69,7 @@ class SearchStudy:
         check: looks at every draw before it becomes a trial.
 
     Raises:
-        SearchError: the data base can't be reached.
+        SearchError: the data base can't be reached, or its driver is not installed.
     """
 
     def __init__(
@@ -91,8 +93,16 @@ class SearchStudy:
                 pruner=make_pruner(plan),
                 load_if_exists=True,
             )
-        except (optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
-            raise SearchError(f"the study's data base {url} can't be used: {error}") from error
+        except ImportError as error:
+            raise SearchError(f"{_shown(url)}: {error}; pip install 'mien[search]'") from error
+        except (optuna.exceptions.StorageInternalError, SQLAlchemyError, ValueError) as error:
+            raise SearchError(
+                f"the study's data base {_shown(url)} can't be used: {str(error).splitlines()[0]}"
+            ) from error
+        with warnings.catch_warnings():
+            # What other tools that open the study call its objectives.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.optuna_study.set_metric_names([item.metric for item in plan.objectives])
         self._stale = [t.number for t in self._trials() if t.state == TrialState.RUNNING]
         self._searched_s = float(self.optuna_study.user_attrs.get(_SEARCHED, 0.0))
         if plan.sampler == "grid":
@@ -249,6 +259,11 @@ class SearchStudy:
         self, number: int, *, state: TrialState, values: Sequence[float] | None = None
     ) -> None:
         self.optuna_study.tell(number, values=values, state=state, skip_if_finished=True)
+
+
+def _shown(url: str | None) -> str:
+    """A data base without its user and password."""
+    return str(url).rpartition("@")[2]
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:

@@ -43,6 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "run a model over a video file"),
     "export": ("export", "a model as ONNX and torch.export files, checked against the package"),
     "serve": ("serve", "a model over HTTP, with a page to drop a video on"),
+    "monitor": ("monitor", "whether new predictions still look as those that were accepted"),
     "list": ("list_methods", "list the methods, and the registered models"),
     "doctor": ("doctor", "check this machine and say what to type for what is missing"),
 }

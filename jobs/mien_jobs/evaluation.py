@@ -28,10 +28,11 @@ from mien.evaluate.scorecard_report import scorecard_report
 from mien.evaluate.slices import slice_values
 from mien.infer.package import PackageInfo
 from mien.media.storage import join, write_bytes_atomically
+from mien.monitor.sample import REFERENCE_FILE, Sample, sample_of_predictions, write_sample
 from mien.stream.quarantine import Quarantine
 from mien.stream.ray_executor import RayExecutor
 from mien.stream.source import ClipSource, in_process
-from mien.track.model_card import make_model_card
+from mien.track.model_card import make_model_card, write_model_card
 from mien.track.tracker import Tracker
 from mien.train.plan import TrainPlan
 from mien.train.validate import Change, PredictedClips, as_given, gather_predictions
@@ -54,6 +55,8 @@ class Evaluation:
     model_card: str
     """Markdown."""
     quarantine: Quarantine
+    monitor_sample: Sample
+    """What later predictions are compared with."""
 
     @property
     def report(self) -> Report:
@@ -111,7 +114,8 @@ def evaluate_method(
     """
     by_column = slice_values(data.manifest, slice_by)
     source = open_source(data, info, plan, use_ray=use_ray, decode_group=decode_group)
-    predictions = predict_split(method, info, data, source, which=which, plan=plan)
+    found = _predict_labelled(method, info, source, which, plan, with_features=True)
+    predictions = _joined(found, method, info, data, which)
     validation = None
     if which == "test" and source.num_clips(_labelled_stream(info, "val")):
         validation = predict_split(method, info, data, source, which="val", plan=plan)
@@ -122,6 +126,7 @@ def evaluate_method(
         scorecard=scorecard,
         model_card=make_model_card(info, scorecard, data.manifest, data.split, is_own=is_own),
         quarantine=source.quarantine,
+        monitor_sample=_monitor_sample(next(iter(found.values())), predictions, data),
     )
 
 
@@ -165,6 +170,21 @@ def predict_split(
     Raises:
         ValueError: the split has no labelled clip, or none of them could be decoded.
     """
+    return _joined(
+        _predict_labelled(method, info, source, which, plan, changes), method, info, data, which
+    )
+
+
+def _predict_labelled(
+    method: Method,
+    info: PackageInfo,
+    source: ClipSource,
+    which: SplitName,
+    plan: TrainPlan,
+    changes: Mapping[str, Change] | None = None,
+    *,
+    with_features: bool = False,
+) -> dict[str, PredictedClips]:
     stream = _labelled_stream(info, which)
     if source.num_clips(stream) == 0:
         raise ValueError(
@@ -172,7 +192,16 @@ def predict_split(
             "manifest with --data"
         )
     wanted = changes or conditions(stream)
-    predicted = _predict(method, source.scan(stream), plan, wanted)
+    return _predict(method, source.scan(stream), plan, wanted, with_features=with_features)
+
+
+def _joined(
+    predicted: Mapping[str, PredictedClips],
+    method: Method,
+    info: PackageInfo,
+    data: RunData,
+    which: SplitName,
+) -> Predictions:
     parts = [_as_predictions(name, found, info, data, which) for name, found in predicted.items()]
     window = post_filter_frames(method)
     if window > 1:
@@ -192,8 +221,27 @@ def _labelled_stream(info: PackageInfo, which: SplitName) -> StreamSpec:
     return dataclasses.replace(info.prediction_stream.for_prediction(which), labelled=True)
 
 
+def _monitor_sample(found: PredictedClips, predictions: Predictions, data: RunData) -> Sample:
+    assert found.features_ND is not None
+    assert found.picture_NP is not None
+    clips = data.manifest.by_ids(found.clip_ids)
+    starts = [start or 0.0 for start in clips.column("start_s")]
+    places = zip(clips.column("uri"), starts, strict=True)
+    return sample_of_predictions(
+        predictions,
+        features=dict(zip(found.clip_ids, found.features_ND, strict=True)),
+        pictures=dict(zip(found.clip_ids, found.picture_NP, strict=True)),
+        places=dict(zip(found.clip_ids, places, strict=True)),
+    )
+
+
 def _predict(
-    method: Method, batches: Iterator[ClipBatch], plan: TrainPlan, changes: Mapping[str, Change]
+    method: Method,
+    batches: Iterator[ClipBatch],
+    plan: TrainPlan,
+    changes: Mapping[str, Change],
+    *,
+    with_features: bool,
 ) -> dict[str, PredictedClips]:
     world = World(device=choose_device(plan.device))
     precision = choose_precision(plan.precision, world.device)
@@ -202,7 +250,9 @@ def _predict(
         enabled = precision != torch.float32
         return torch.autocast(world.device.type, precision, enabled=enabled)
 
-    return gather_predictions(method.to(world.device), batches, world, autocast, changes)
+    return gather_predictions(
+        method.to(world.device), batches, world, autocast, changes, with_features=with_features
+    )
 
 
 def _as_predictions(
@@ -222,11 +272,18 @@ def _as_predictions(
     )
 
 
+def complete_package(package: Path, found: Evaluation) -> None:
+    """Puts beside a package's weights what was found out about them: card, monitor's reference."""
+    write_model_card(package, found.model_card)
+    write_sample(str(package / REFERENCE_FILE), found.monitor_sample)
+
+
 def save_evaluation(found: Evaluation, folder: str) -> str:
     """Writes predictions, scorecard, page and quarantine; returns where the predictions are."""
     split = found.scorecard.split
     location = join(folder, f"predictions-{split}.parquet")
     write_predictions(location, found.predictions)
+    write_sample(join(folder, REFERENCE_FILE), found.monitor_sample)
     if found.validation is not None:
         write_predictions(join(folder, "predictions-val.parquet"), found.validation)
     scorecard = json.dumps(found.scorecard.to_json(), indent=2, default=str).encode()

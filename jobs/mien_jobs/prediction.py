@@ -47,6 +47,7 @@ def folder_job(
     table_format: str,
     *,
     with_effects: bool = False,
+    with_features: bool = False,
 ) -> FolderJob:
     """The work of predicting films into a folder."""
     # Whatever changes rows; the number of cores does not.
@@ -57,6 +58,7 @@ def folder_job(
         "max_people": settings.max_people,
         "format": table_format,
         "effects": with_effects,
+        **({"features": True} if with_features else {}),
     }
     return FolderJob(
         out=out,
@@ -64,6 +66,8 @@ def folder_job(
             classes=model.info.label_set.classes,
             action_units=model.action_units,
             with_effects=with_effects,
+            with_features=with_features,
+            weights_sha256=model.info.weights_sha256,
         ),
         asked=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16],
         format=table_format,

@@ -17,7 +17,6 @@ from mien.infer.package import PackageInfo
 from mien.media.storage import exists, join, write_bytes_atomically
 from mien.track.export import ExportSpec
 from mien.track.mlflow_tracker import RUN_KEY_TAG, open_client
-from mien.track.model_card import write_model_card
 from mien.track.promotion import (
     Move,
     describe_version,
@@ -36,6 +35,7 @@ from mien_jobs.data import RunData, split_clips, trained_on
 from mien_jobs.evaluation import (
     Evaluation,
     SplitName,
+    complete_package,
     evaluate_method,
     open_source,
     predict_split,
@@ -97,7 +97,7 @@ def promote(request: PromotionRequest, plan: TrainPlan, out: str) -> Promotion:
     with tempfile.TemporaryDirectory() as folder:
         with ray_session(plan) if plan.workers else nullcontext():
             found, verdict = _decide(request, model, champion, plan, folder)
-        write_model_card(package, found.model_card)
+        complete_package(package, found)
         version = _register(request, model, package)
         _keep_results(request, version, folder, out)
     describe_version(request.uri, request.name, version, found.model_card)

@@ -23,7 +23,6 @@ from mien.media.storage import (
 )
 from mien.track.environment import describe_environment
 from mien.track.export import ExportSpec
-from mien.track.model_card import write_model_card
 from mien.track.promotion import version_of
 from mien.track.registry import RegisteredModel, fetch_remote, register
 from mien.track.tracker import Tracker, TrackerSpec
@@ -34,7 +33,12 @@ from mien_jobs import overrides
 from mien_jobs.caching import complete_cache, streams_of
 from mien_jobs.continual import track_stages
 from mien_jobs.data import RunData, open_data
-from mien_jobs.evaluation import evaluate_method, has_labels, track_evaluation
+from mien_jobs.evaluation import (
+    complete_package,
+    evaluate_method,
+    has_labels,
+    track_evaluation,
+)
 from mien_jobs.methods import MethodBuilder, load_method
 from mien_jobs.pseudo_labels import track_pseudo_labels
 from mien_jobs.recipe import Recipe
@@ -247,7 +251,7 @@ def score_and_register(
         scorecard = found.scorecard
         say(found.quarantine.summary())
         say(found.report.to_markdown())
-        write_model_card(package, found.model_card)
+        complete_package(package, found)
     track_stages(tracker, method.stage_reports(), folder=run.job.folder, step=fit.steps, say=say)
     track_pseudo_labels(tracker, method, folder=run.job.folder)
     tracker.log_metrics({"best_epoch": float(fit.best_epoch or 0)}, fit.steps)

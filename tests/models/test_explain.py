@@ -15,6 +15,7 @@ from mien_models.contract import (
     PictureLayer,
     Prediction,
     StreamSpec,
+    effect_of,
     plain_batch,
     without_audio,
 )
@@ -25,7 +26,6 @@ from mien_models.explain import (
     overlap,
     randomisation_similarity,
     share_inside,
-    without_effect,
 )
 from mien_models.layers.face_trunk import ConvTrunk, picture_layer, timm_trunk
 
@@ -201,7 +201,9 @@ def test_the_effect_of_sound_is_what_it_adds() -> None:
     video = torch.zeros(2, 3, 3, SIZE, SIZE, dtype=torch.uint8)
     sound = torch.tensor([1.0, -1.0]).view(2, 1, 1)
     batch = plain_batch(video, sound)
-    effect = without_effect(method, batch, torch.zeros(2, dtype=torch.int64), without_audio)
+    first_B = torch.zeros(2, dtype=torch.int64)
+    given_BK = method.predict(batch).logits_BK
+    effect = effect_of(method, batch, without_audio, logits_BK=given_BK, class_B=first_B)
     logits = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
     expected = logits.log_softmax(dim=1)[:, 0] - torch.tensor(1 / 3).log()
     assert torch.allclose(effect, expected, atol=1e-6)

@@ -86,6 +86,11 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
         help="also tell by how much sound and picture raise the label's log-probability; three "
         "times the network's work",
     )
+    parser.add_argument(
+        "--features",
+        action="store_true",
+        help="windows also bring the network's features, which `mien monitor` compares",
+    )
     parser.add_argument("--overlay", metavar="FILE.mp4", help="also the film with what was found")
     parser.add_argument("--timeline", metavar="FILE.png", help="also a plot over time")
 
@@ -124,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
         rows=args.rows,
         overlay=args.overlay,
         timeline=args.timeline,
+        with_features=args.features,
+        weights_sha256=model.info.weights_sha256,
     )
     if args.out and not is_file:
         return _into_folder(inputs, args, model, wishes, str(device))
@@ -137,8 +144,20 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("people", "threads", "batch"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}: expected 1 or more")
+    if args.features:
+        _check_features(args)
     if args.workers is not None and args.workers < 0:
         raise ValueError(f"--workers {args.workers}: expected 0 or more")
+
+
+def _check_features(args: argparse.Namespace) -> None:
+    if args.out is None or args.rows == "frames":
+        raise ValueError("--features come with windows in a table: give --out, and no --rows")
+    if "csv" in (args.format, args.out.rpartition(".")[2].lower()):
+        raise ValueError(
+            "--features: a CSV cell holds no list of numbers; write Parquet (--format parquet, or "
+            "--out FILE.parquet) or JSON lines"
+        )
 
 
 def _settings(args: argparse.Namespace) -> FilmSettings:
@@ -187,7 +206,15 @@ def _into_folder(
         raise ValueError("--overlay and --timeline go with one input and no folder for --out")
     out = absolute(args.out)
     effects = args.effects and model.info.prediction_stream.audio is not None
-    job = folder_job(out, model, wishes.settings, wishes.plan, args.format, with_effects=effects)
+    job = folder_job(
+        out,
+        model,
+        wishes.settings,
+        wishes.plan,
+        args.format,
+        with_effects=effects,
+        with_features=args.features,
+    )
     workers = 0 if args.workers is None and len(inputs) == 1 else args.workers
     use_ray = workers != 0
     with ray_session(TrainPlan(workers=0)) if use_ray else nullcontext():

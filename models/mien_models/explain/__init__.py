@@ -10,7 +10,7 @@ from mien_models.explain.checks import (
     randomisation_similarity,
     share_inside,
 )
-from mien_models.explain.heat import Heat, grad_cam, heat_maps, on_picture, without_effect
+from mien_models.explain.heat import Heat, grad_cam, heat_maps, on_picture
 
 __all__ = [
     "Deletion",
@@ -22,5 +22,4 @@ __all__ = [
     "overlap",
     "randomisation_similarity",
     "share_inside",
-    "without_effect",
 ]

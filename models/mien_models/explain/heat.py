@@ -119,19 +119,3 @@ def on_picture(heat: Heat, place: PictureLayer, size_px: int) -> Tensor:
         heat.heat_BSRC, size=(inner, inner), mode="bilinear", align_corners=False
     )
     return F.pad(large_BSHW, [place.border_px] * 4)
-
-
-@torch.no_grad()
-def without_effect(
-    method: Method, batch: ClipBatch, class_B: Tensor, without: Callable[[ClipBatch], ClipBatch]
-) -> Tensor:
-    """[B]: by how much the log-probability of a class falls when something is taken away.
-
-    ``without`` is :func:`~mien_models.contract.without_audio` or its like.
-    """
-
-    def log_probability(given: ClipBatch) -> Tensor:
-        log_probabilities_BK = method.predict(given).logits_BK.float().log_softmax(dim=1)
-        return log_probabilities_BK.gather(1, class_B[:, None])[:, 0]
-
-    return log_probability(batch) - log_probability(without(batch))

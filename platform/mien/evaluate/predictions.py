@@ -189,6 +189,15 @@ def read_predictions(location: str) -> Predictions:
         table = pq.read_table(io.BytesIO(read_bytes(location)))
     except pa.ArrowInvalid as error:
         raise PredictionsError(f"{location} is not a Parquet file: {error}") from error
+    return predictions_of(table, location)
+
+
+def predictions_of(table: pa.Table, location: str) -> Predictions:
+    """The predictions in a table that :func:`write_predictions` wrote.
+
+    Raises:
+        PredictionsError: it is not a table of predictions.
+    """
     text = (table.schema.metadata or {}).get(_LABEL_SET_KEY)
     if text is None:
         raise PredictionsError(

@@ -17,12 +17,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mien.monitor.picture import picture_statistics
 from mien.stream.batches import Row, collate
 from mien_models.contract import (
     ClipBatch,
     Method,
     Prediction,
     StreamSpec,
+    effect_of,
     without_audio,
     without_video,
 )
@@ -39,6 +41,10 @@ class Answer:
     """What a method says about one window of one person."""
 
     probabilities_K: Floats
+    features_D: npt.NDArray[np.float32]
+    """What the method's classifier sees."""
+    picture_P: npt.NDArray[np.float32]
+    """See `picture_statistics`."""
     units_TU: Floats | None
     """Probability that each action unit is present in the sampled frames; None of methods that
     don't tell."""
@@ -142,9 +148,13 @@ class BatchedNetwork:
             )
         probabilities_BK = logits_BK.softmax(dim=1).numpy()
         units, intensities = _units(prediction)
-        effects = self._effects(batch, logits_BK) if self.with_effects else None
+        effects = self._effects(batch, prediction.logits_BK) if self.with_effects else None
+        features_BD = prediction.features_BD.float().cpu().numpy()
+        picture_BP = picture_statistics(batch.views[0]).cpu().numpy()
         return [
             Answer(
+                features_D=features_BD[index],
+                picture_P=picture_BP[index],
                 probabilities_K=probabilities_BK[index],
                 units_TU=None if units is None else units[index],
                 intensities_TU=None if intensities is None else intensities[index],
@@ -156,13 +166,11 @@ class BatchedNetwork:
 
     def _effects(self, batch: ClipBatch, logits_BK: Tensor) -> list[tuple[float | None, float]]:
         """How the label's log-probability changes without sound, and without picture."""
-        best_B1 = logits_BK.argmax(dim=1, keepdim=True)
-        told_B = logits_BK.log_softmax(dim=1).gather(1, best_B1)[:, 0]
-        fallen = []
-        for change in (without_audio, without_video):
-            without_BK = self._method.predict(change(batch)).logits_BK.double().cpu()
-            fallen.append(told_B - without_BK.log_softmax(dim=1).gather(1, best_B1)[:, 0])
-        audio, video = (values_B.tolist() for values_B in fallen)
+        class_B = logits_BK.argmax(dim=1)
+        audio, video = (
+            effect_of(self._method, batch, without, logits_BK=logits_BK, class_B=class_B).tolist()
+            for without in (without_audio, without_video)
+        )
         heard = batch.has_audio_B.tolist()
         return [(a if has else None, v) for a, v, has in zip(audio, video, heard, strict=True)]
 

@@ -22,6 +22,10 @@ from mien.media.storage import absolute, write_file_atomically
 
 FORMATS = ("parquet", "csv", "jsonl")
 EFFECTS = ("audio_effect", "video_effect")
+FEATURES = ("features", "picture")
+"""Columns of windows: the network's features and `picture_statistics`, lists of numbers."""
+WEIGHTS_KEY = b"mien.weights_sha256"
+"""Of a table's metadata: the model that predicted."""
 _ROWS_AT_ONCE = 1024
 
 Box = tuple[float, float, float, float]
@@ -48,6 +52,10 @@ class WindowRow:
     audio_effect: float | None = None
     """See `Answer.audio_effect`."""
     video_effect: float | None = None
+    features: tuple[float, ...] = ()
+    """See `Answer.features_D`."""
+    picture: tuple[float, ...] = ()
+    """See `Answer.picture_P`."""
 
     def best(self, classes: Sequence[str]) -> tuple[str | None, float | None]:
         """The most probable class and its probability."""
@@ -91,6 +99,9 @@ class Columns:
     classes: tuple[str, ...]
     action_units: tuple[str, ...] = ()
     with_effects: bool = False
+    with_features: bool = False
+    weights_sha256: str = ""
+    """Of the model; kept in the metadata of Parquet tables."""
 
     @property
     def window_schema(self) -> pa.Schema:
@@ -106,7 +117,9 @@ class Columns:
                 ("has_audio", pa.bool_()),
                 *((name, pa.float64()) for name in EFFECTS if self.with_effects),
                 ("reason", pa.string()),
-            ]
+                *((name, pa.list_(pa.float32())) for name in FEATURES if self.with_features),
+            ],
+            metadata={WEIGHTS_KEY: self.weights_sha256.encode()},
         )
 
     @property
@@ -139,6 +152,7 @@ class Columns:
             "has_audio": row.has_audio,
             **{name: getattr(row, name) for name in EFFECTS if self.with_effects},
             "reason": row.reason,
+            **{name: getattr(row, name) or None for name in FEATURES if self.with_features},
         }
 
     def of_frame(self, row: FrameRow, location: str) -> dict[str, Any]:

@@ -45,8 +45,7 @@ def _explanation(location: str, error: Exception) -> ClipError:
     if isinstance(error, FileNotFoundError):
         return ClipError(
             "missing_file",
-            f"there is no {location}. Check the spelling; relative uris are resolved against the "
-            "manifest's folder.",
+            f"there is no {location}. Check the spelling, and whether it was moved.",
         )
     if isinstance(error, PermissionError):
         return ClipError(

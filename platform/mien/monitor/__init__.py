@@ -1,0 +1,1 @@
+"""Whether new predictions still look like those that a model was accepted with."""

@@ -196,9 +196,8 @@ def _row_group_window(location: str, footer: pq.FileMetaData, row: int) -> _Wind
 
 
 def _read(location: str, start: int | None, end: int | None) -> bytes:
-    fs, path = storage.file_system(location)
     try:
-        data: bytes = storage.patiently(location, lambda: fs.cat_file(path, start=start, end=end))
+        return storage.read_range(location, start, end)
     except storage.StorageError as error:
         if error.reason != "missing_file":
             raise
@@ -207,7 +206,6 @@ def _read(location: str, start: int | None, end: int | None) -> bytes:
             "use. Run the same command again, it goes on with the cache as it is now. If it is "
             f"still missed then, type `{_check_command(location)}` first."
         ) from error
-    return data
 
 
 class _Window(io.RawIOBase):

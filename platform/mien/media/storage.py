@@ -33,6 +33,8 @@ _PUTS_ARE_ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
 # Their clients answer "nothing there" for a bucket that does not exist.
 _BUCKETS_ARE_HIDDEN = ("gs", "gcs", "az", "abfs", "abfss")
+# adlfs hands a negative start on to Azure, which refuses it.
+_NO_NEGATIVE_START = ("az", "abfs", "abfss")
 
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -192,6 +194,23 @@ def read_bytes(location: str) -> bytes:
     fs, path = file_system(location)
     data: bytes = patiently(location, lambda: fs.cat_file(path))
     return data
+
+
+def read_range(location: str, start: int | None, end: int | None) -> bytes:
+    """The bytes [start, end) of a file; a negative start counts from its end.
+
+    Raises:
+        StorageError: missing, forbidden or unreachable.
+    """
+    fs, path = file_system(location)
+
+    def read() -> bytes:
+        first = start
+        if start is not None and start < 0 and location.split("://", 1)[0] in _NO_NEGATIVE_START:
+            first = max(0, int(fs.info(path)["size"]) + start)
+        return bytes(fs.cat_file(path, start=first, end=end))
+
+    return patiently(location, read)
 
 
 def is_folder(location: str) -> bool:

@@ -43,6 +43,7 @@ from mien_jobs.evaluation import (
 )
 from mien_jobs.methods import load_method
 from mien_jobs.model_clips import ModelClips, open_package_clips
+from mien_jobs.run_note import RUN_NOTE, with_verdict
 from mien_models.contract import Method
 
 
@@ -103,6 +104,7 @@ def promote(request: PromotionRequest, plan: TrainPlan, out: str) -> Promotion:
     describe_version(request.uri, request.name, version, found.model_card)
     why = verdict.why if before is None else f"against version {before}: {verdict.why}"
     write_verdict(request.uri, request.name, version, passed=verdict.passed, why=why)
+    _note_verdict(request, version, passed=verdict.passed, why=why)
     move = None
     if verdict.passed:
         move = move_alias(request.uri, request.name, request.alias, version, expected=before)
@@ -265,3 +267,12 @@ def _keep_results(request: PromotionRequest, version: int, folder: str, out: str
     client.log_artifacts(run_id, folder, f"promotion/{request.name}-v{version}")
     for path in sorted(Path(folder).iterdir()):
         write_bytes_atomically(join(out, path.name), path.read_bytes())
+
+
+def _note_verdict(request: PromotionRequest, version: int, *, passed: bool, why: str) -> None:
+    """Puts the verdict on top of the challenger's run page."""
+    client = open_client(request.uri)
+    run = client.get_run(client.get_model_version(request.name, str(version)).run_id)
+    note = run.data.tags.get(RUN_NOTE, "")
+    text = with_verdict(note, request.name, version, passed=passed, why=why)
+    client.set_tag(run.info.run_id, RUN_NOTE, text)

@@ -42,6 +42,7 @@ from mien_jobs.evaluation import (
 from mien_jobs.methods import MethodBuilder, load_method
 from mien_jobs.pseudo_labels import track_pseudo_labels
 from mien_jobs.recipe import Recipe
+from mien_jobs.run_note import RUN_NOTE, describe_run
 from mien_jobs.tracking import tracking_uri
 from mien_models.contract import Method, StreamSpec
 
@@ -252,6 +253,7 @@ def score_and_register(
         say(found.quarantine.summary())
         say(found.report.to_markdown())
         complete_package(package, found)
+    tracker.set_tags({RUN_NOTE: describe_run(run.recipe, run.data, scorecard)})
     track_stages(tracker, method.stage_reports(), folder=run.job.folder, step=fit.steps, say=say)
     track_pseudo_labels(tracker, method, folder=run.job.folder)
     tracker.log_metrics({"best_epoch": float(fit.best_epoch or 0)}, fit.steps)

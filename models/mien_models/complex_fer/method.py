@@ -400,14 +400,20 @@ class ComplexFer(Method):
     @classmethod
     def search_space(cls) -> Mapping[str, Range]:
         """Distillation, memory, what is frozen, learning rates."""
+        teachers = ("basic_padded", "basic", "previous", "both")
+        taught = ("distillation.teachers", teachers)
         return {
-            "distillation.teachers": Range(
-                kind="choice", choices=("none", "basic_padded", "basic", "previous", "both")
+            "distillation.teachers": Range(kind="choice", choices=("none", *teachers)),
+            "distillation.weight": Range(kind="uniform", low=0.0, high=0.9, only_if=taught),
+            "distillation.decay_stages": Range(
+                kind="choice", choices=(None, 2.0, 3.718, 8.0), only_if=taught
             ),
-            "distillation.weight": Range(kind="uniform", low=0.0, high=0.9),
-            "distillation.decay_stages": Range(kind="choice", choices=(None, 2.0, 3.718, 8.0)),
-            "distillation.temperature": Range(kind="choice", choices=(1.0, 2.0, 3.0, 5.0, 10.0)),
-            "distillation.scale_by_square": Range(kind="choice", choices=(False, True)),
+            "distillation.temperature": Range(
+                kind="choice", choices=(1.0, 2.0, 3.0, 5.0, 10.0), only_if=taught
+            ),
+            "distillation.scale_by_square": Range(
+                kind="choice", choices=(False, True), only_if=taught
+            ),
             "memory.per_class": Range(kind="choice", choices=(5, 8, 10, 20, 40, 62, 100)),
             "memory.selector": Range(
                 kind="choice",

@@ -213,8 +213,8 @@ class _Session:
             self._begin(position.stage)
             position.stages_begun += 1
             self.method.to(self.world.device)
-        first = next(iter(stage.streams.values()))
-        steps_per_epoch = stage.steps_per_epoch or self.clips.steps_per_epoch(first)
+        steps_of_streams = self._steps_of_streams(stage)
+        steps_per_epoch = stage.steps_per_epoch or steps_of_streams[0]
         run = StageRun(
             self.method,
             stage,
@@ -230,6 +230,16 @@ class _Session:
             self._frozen_sha256 = self.store.save_frozen(run.frozen_tensors())
             self.say(_stage_line(run, steps_per_epoch, self._precision, self.world))
         return run, steps_per_epoch
+
+    def _steps_of_streams(self, stage: Stage) -> list[int]:
+        """Whole batches in one pass of each stream."""
+        found = []
+        for name, spec in stage.streams.items():
+            try:
+                found.append(self.clips.steps_per_epoch(spec))
+            except ValueError as error:
+                raise ValueError(f"stage {stage.name!r}, stream {name!r}: {error}") from error
+        return found
 
     def _train_step(
         self,

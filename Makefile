@@ -10,7 +10,7 @@ EXTRAS ?= synth,s3,dev
 TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadscope --no-loadscope-reorder
 STAMP := $(VENV)/.mien-installed
 
 # No usage statistics leave a machine that runs our targets.

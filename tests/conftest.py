@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -24,17 +26,28 @@ CLASSES = ("happiness", "sadness", "anger")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``-n 2``, one worker starts Ray and has all tests that need it, from the beginning,
-    while the others take file after file."""
-    for item in items:
-        group = "ray" if needs_ray(item) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=needs_ray, reverse=True)
+    """Files that need Ray come first: side by side with the others they take longest."""
+    items.sort(key=lambda item: needs_ray(str(item.path)), reverse=True)
 
 
-def needs_ray(item: pytest.Item) -> bool:
-    """Whether a test starts or uses a local Ray."""
-    return item.get_closest_marker("ray") is not None
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n 2``, one worker starts Ray and has all files that need it, the others take file
+    after file. (xdist's own groups are lost under pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class RayTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.split("::")[0]
+            return "ray" if needs_ray(str(config.rootpath / path)) else path
+
+    return RayTogether(config, log)
+
+
+@cache
+def needs_ray(path: str) -> bool:
+    """Whether a file has tests that start or use a local Ray."""
+    return "pytest.mark.ray" in Path(path).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +103,8 @@ def local_ray(s3_settings: S3Server) -> Iterator[None]:
 
     from mien.train.local_ray import QUIET_RAY
 
-    os.environ |= QUIET_RAY
+    # By default Ray's workers give way to everybody, so to the tests beside them.
+    os.environ |= QUIET_RAY | {"RAY_worker_niceness": "0"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_settings.environment.items():
             patch.setenv(name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -63,6 +64,16 @@ def test_everybody_is_in_one_part_and_every_clip_too(
     order = data.draw(st.permutations(manifest.column("clip_id")))
     assert split_by_subject(manifest.by_ids(order), seed=seed) == split
     assert Split.from_json(split.to_json()) == split
+
+
+def test_the_order_of_rows_decides_no_tie() -> None:
+    clips = [("s0", "z"), ("s0", "x"), ("s0", "z"), ("s1", "x"), ("s1", "y"), ("s1", "z")]
+    manifest = manifest_of(*clips, ("s2", "x"), names=("subject_id", "label"))
+    splits = {
+        split_by_subject(manifest.by_ids(order), seed=0)
+        for order in itertools.permutations(manifest.column("clip_id"))
+    }
+    assert len(splits) == 1
 
 
 @given(clips=ANYBODY, num_folds=st.integers(2, 5), seed=st.integers(0, 5))

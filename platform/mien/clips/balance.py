@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ class _Balance:
     def cost(self, part: int, histogram: dict[int, int], sign: int = 1) -> float:
         """Change of the measure if a person is added to a part (sign 1) or taken away (-1)."""
         counts, targets = self._counts[part], self._targets[part]
-        return sum(
+        # Exactly rounded, so that the order of labels, which is that of rows, decides no tie.
+        return math.fsum(
             (2 * sign * (counts[label] - targets[label]) * count + count * count) / targets[label]
             for label, count in histogram.items()
         )

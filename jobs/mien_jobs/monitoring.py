@@ -14,6 +14,7 @@ from mien.monitor.report import figures, monitor_report, to_json, verdict
 from mien.monitor.sample import REFERENCE_FILE, Sample, SampleError
 from mien.monitor.signals import Comparison, compare
 from mien.track.tracker import TrackerSpec
+from mien_jobs.run_note import RUN_NOTE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def track_monitoring(result: Monitoring, uri: str, model: str) -> str:
         {
             "mien.monitor": "look" if result.found.loud else "quiet",
             "mien.monitor_why": verdict(result.found),
-            "mlflow.note.content": result.report.to_markdown(),
+            RUN_NOTE: result.report.to_markdown(),
         }
     )
     measured = [signal for signal in result.found.signals if signal.figure is not None]

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import fsspec
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import torch
 from cache_cases import LABELS as THREE
 from cache_cases import SPEC, differences, load, plan_of, settings_of
 from cloud_servers import BUCKET, AzureServer, CloudServer, GoogleServer
+from long_film import write_long_film
 from s3_proxy import ThrottlingProxy
 
 from mien.cache.build import build
@@ -154,7 +154,7 @@ def test_an_epoch_shows_every_clip_once_and_equals_the_one_from_disk(manifest, s
 
 def test_a_window_of_a_long_film_is_fetched_by_ranges(server, monkeypatch, tmp_path):
     film = tmp_path / "long.mp4"
-    write_film(film)
+    write_long_film(film)
     size = film.stat().st_size
     place = f"{server.scheme}://{BUCKET}/films/long.mp4"
     storage.write_bytes_atomically(place, film.read_bytes())
@@ -169,19 +169,6 @@ def test_a_window_of_a_long_film_is_fetched_by_ranges(server, monkeypatch, tmp_p
     expected = decode_clip(str(film), **window)
     assert np.array_equal(found.frames_THWC, expected.frames_THWC)
     assert 0 < proxy.sent_bytes < 0.4 * size
-
-
-def write_film(path: Path) -> None:
-    """Twenty seconds of noise: about 12 MB."""
-    rng = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        options = {"preset": "ultrafast", "g": "12", "qp": "12"}
-        stream = container.add_stream("libx264", rate=25, options=options)
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        for _ in range(500):
-            picture = rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
 
 
 def test_a_cache_is_built_found_again_and_renewed(server, manifest):

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
+from long_film import write_long_film
 from s3_proxy import ThrottlingProxy
 from s3_server import BUCKET, READ_ONLY, S3Server
 
@@ -184,19 +184,6 @@ def test_a_throttled_stream_is_complete(manifest, s3_server, monkeypatch):
         torch.equal(a.video_BTCHW, b.video_BTCHW) for a, b in zip(found, expected, strict=True)
     )
     assert len(source.quarantine) == 0
-
-
-def write_long_film(path: Path) -> None:
-    """Twenty seconds of noise: about 12 MB."""
-    rng = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        options = {"preset": "ultrafast", "g": "12", "qp": "12"}
-        stream = container.add_stream("libx264", rate=25, options=options)
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        for _ in range(500):
-            picture = rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
 
 
 def test_a_window_of_a_long_film_is_fetched_by_ranges(s3_server, monkeypatch, tmp_path):

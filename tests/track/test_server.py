@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from mlflow_server import MlflowServer
 
 from mien.clips.labels import LabelSet
 from mien.infer.package import PackageInfo, load_package, save_package
 from mien.track.promotion import move_alias, rollback, version_of, write_verdict
 from mien.track.registry import RegistryError, register, resolve
-from mien.track.tracker import TrackerError, TrackerSpec
+from mien.track.tracker import TrackerSpec
 from mien_models.contract import StreamSpec
 
 pytestmark = pytest.mark.slow
@@ -25,40 +21,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/server.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    environment = os.environ | {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-            _wait_for(uri, process, folder / "log")
-        yield uri
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _wait_for(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            TrackerSpec(uri=uri, run_key="is it up").open().finish()
-        except TrackerError:
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError(log.read_text())
+    running = MlflowServer(tmp_path_factory.mktemp("server"))
+    running.start()
+    yield running.uri
+    running.stop()
 
 
 def package(folder: Path) -> Path:

@@ -129,12 +129,13 @@ def run(args: argparse.Namespace) -> int:
         rows=args.rows,
         overlay=args.overlay,
         timeline=args.timeline,
-        with_features=args.features,
         weights_sha256=model.info.weights_sha256,
     )
     if args.out and not is_file:
         return _into_folder(inputs, args, model, wishes, str(device))
-    with model.network(str(device), args.batch, with_effects=args.effects) as network:
+    with model.network(
+        str(device), args.batch, with_effects=args.effects, with_features=args.features
+    ) as network:
         return _one_by_one(inputs, network, wishes)
 
 

@@ -278,8 +278,8 @@ class FilmReading:
                 has_audio=has_audio,
                 audio_effect=answer.audio_effect,
                 video_effect=answer.video_effect,
-                features=tuple(answer.features_D.tolist()),
-                picture=tuple(answer.picture_P.tolist()),
+                features=() if answer.features_D is None else tuple(answer.features_D.tolist()),
+                picture=() if answer.picture_P is None else tuple(answer.picture_P.tolist()),
             )
 
     def _tell_frames(self, window: Window, question: _Question, answer: Answer) -> None:

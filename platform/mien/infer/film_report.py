@@ -34,8 +34,6 @@ class Wishes:
     """Location of a film with what was found."""
     timeline: str | None = None
     """Location of a plot over time."""
-    with_features: bool = False
-    """Windows bring the network's features."""
     weights_sha256: str = ""
     """Of the model."""
 
@@ -60,7 +58,7 @@ def report_film(location: str, network: BatchedNetwork, wishes: Wishes) -> FilmR
         classes=wishes.label_set.classes,
         action_units=network.action_units,
         with_effects=network.with_effects,
-        with_features=wishes.with_features,
+        with_features=network.with_features,
         weights_sha256=wishes.weights_sha256,
     )
     timeline = Timeline(wishes.label_set.classes)

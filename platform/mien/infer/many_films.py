@@ -46,7 +46,12 @@ class ModelParts:
     """That the method tells of."""
 
     def network(
-        self, device: str, batch_size: int, *, with_effects: bool = False
+        self,
+        device: str,
+        batch_size: int,
+        *,
+        with_effects: bool = False,
+        with_features: bool = False,
     ) -> BatchedNetwork:
         """The network, ready to be asked."""
         method = restore_method(self.build_method(), self.info, self.tensors)
@@ -56,6 +61,7 @@ class ModelParts:
             device=device,
             batch_size=batch_size,
             with_effects=with_effects,
+            with_features=with_features,
         )
 
 
@@ -111,11 +117,20 @@ def write_inputs_table(out: str, records: Sequence[FilmRecord]) -> None:
     write_bytes_atomically(location, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
+def _network(model: ModelParts, job: FolderJob, crew: Crew) -> BatchedNetwork:
+    """The network, telling what the job's tables hold."""
+    return model.network(
+        crew.device,
+        crew.batch_size,
+        with_effects=job.columns.with_effects,
+        with_features=job.columns.with_features,
+    )
+
+
 def _here(
     tasks: Sequence[dict[str, Any]], job: FolderJob, model: ModelParts, crew: Crew
 ) -> Iterator[FilmRecord]:
-    effects = job.columns.with_effects
-    with model.network(crew.device, crew.batch_size, with_effects=effects) as network:
+    with _network(model, job, crew) as network:
         for task in tasks:
             yield predict_into_folder(job, task["input"], network, may_be_done=task["may_be_done"])
 
@@ -161,9 +176,7 @@ class _FilmWorker:
     def __init__(self, sent: _Sent, job: FolderJob, crew: Crew) -> None:
         torch.set_num_threads(1 if crew.device == "cpu" else crew.films_at_once)
         self._job = job
-        self._network = ray.get(sent.model).network(
-            crew.device, crew.batch_size, with_effects=job.columns.with_effects
-        )
+        self._network = _network(ray.get(sent.model), job, crew)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         (location,), (may_be_done,) = batch["input"].tolist(), batch["may_be_done"].tolist()

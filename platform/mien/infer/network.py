@@ -41,10 +41,10 @@ class Answer:
     """What a method says about one window of one person."""
 
     probabilities_K: Floats
-    features_D: npt.NDArray[np.float32]
-    """What the method's classifier sees."""
-    picture_P: npt.NDArray[np.float32]
-    """See `picture_statistics`."""
+    features_D: npt.NDArray[np.float32] | None
+    """What the method's classifier sees; None where nobody asked."""
+    picture_P: npt.NDArray[np.float32] | None
+    """See `picture_statistics`; None where nobody asked."""
     units_TU: Floats | None
     """Probability that each action unit is present in the sampled frames; None of methods that
     don't tell."""
@@ -68,6 +68,7 @@ class BatchedNetwork:
         device: Where the network runs.
         batch_size: Windows at once, at most.
         with_effects: Also tell what sound and picture do to the answer, at three times the cost.
+        with_features: Also tell the network's features and the pictures' statistics.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class BatchedNetwork:
         device: torch.device | str = "cpu",
         batch_size: int = 16,
         with_effects: bool = False,
+        with_features: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
@@ -86,6 +88,7 @@ class BatchedNetwork:
         self.action_units = method.action_units
         self.batch_size = batch_size
         self.with_effects = with_effects and self.stream.audio is not None
+        self.with_features = with_features
         self._device = torch.device(device)
         self._method = method.to(self._device).eval()
         self._waiting: queue.Queue[tuple[Row, Future[Answer]] | None] = queue.Queue(2 * batch_size)
@@ -149,12 +152,14 @@ class BatchedNetwork:
         probabilities_BK = logits_BK.softmax(dim=1).numpy()
         units, intensities = _units(prediction)
         effects = self._effects(batch, prediction.logits_BK) if self.with_effects else None
-        features_BD = prediction.features_BD.float().cpu().numpy()
-        picture_BP = picture_statistics(batch.views[0]).cpu().numpy()
+        features, pictures = None, None
+        if self.with_features:
+            features = prediction.features_BD.float().cpu().numpy()
+            pictures = picture_statistics(batch.views[0]).cpu().numpy()
         return [
             Answer(
-                features_D=features_BD[index],
-                picture_P=picture_BP[index],
+                features_D=None if features is None else features[index],
+                picture_P=None if pictures is None else pictures[index],
                 probabilities_K=probabilities_BK[index],
                 units_TU=None if units is None else units[index],
                 intensities_TU=None if intensities is None else intensities[index],

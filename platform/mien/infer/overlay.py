@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import itertools
 from collections.abc import Sequence
-from types import TracebackType
 
 import cv2
 import numpy as np
@@ -20,7 +19,7 @@ _SHORTEST_LONG_SIDE_PX = 480
 _WHITE = (255, 255, 255)
 
 
-class OverlayWriter:
+class OverlayWriter(Mp4Writer):
     """Writes a film anew, with rows of frames drawn into it as they come.
 
     The film is decoded a second time, a frame for each row's frame, so that no picture waits for
@@ -36,21 +35,9 @@ class OverlayWriter:
     """
 
     def __init__(self, source: str, location: str, classes: Sequence[str]) -> None:
-        self._film = Mp4Writer(location)
+        super().__init__(location)
         self._classes = tuple(classes)
         self._frames = Film(source, with_sound=False).frames()
-
-    def __enter__(self) -> OverlayWriter:
-        self._film.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._film.__exit__(kind, error, trace)
 
     def draw(self, rows: Sequence[FrameRow]) -> None:
         """Takes the rows of frames, in order."""
@@ -69,7 +56,7 @@ class OverlayWriter:
         for row in people:
             draw_person(picture, row, ratio, self._classes)
         write_words(picture, f"{frame.time_s:.2f} s", (8, size[1] - 8), _WHITE)
-        self._film.add(picture, frame.time_s)
+        self.add(picture, frame.time_s)
 
 
 def draw_person(picture: Picture, row: FrameRow, ratio: np.ndarray, classes: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from fractions import Fraction
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import av
 import cv2
@@ -38,7 +38,7 @@ class Mp4Writer:
         self._stream: Any = None
         self._last_ticks = -1
 
-    def __enter__(self) -> Mp4Writer:
+    def __enter__(self) -> Self:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mien-film-"))
         self._partial = os.path.join(folder, "film.mp4")
         self._container = self._stack.enter_context(av.open(self._partial, "w"))

@@ -4,7 +4,8 @@
   bare process that does the same run from its own start: on the clock (with the load of the machine
   beside it) and in CPU time, which the target is about;
 * shared decode: the CPU time of eight trials that read one clip cache, its making included, against
-  the same trials each decoding, taking turns in one process;
+  the same trials each decoding, taking turns in one process; films of 320 px and 2 s, a network of
+  64 px (what it gains depends on what a step costs beside decoding its clips);
 * SIGKILL of the driver at random moments, then going on: trials lost, trials run again although
   they had ended, and whether the draws are those of a search that was not killed.
 
@@ -46,10 +47,12 @@ SCORE = (Objective(metric="val/uar"),)
 RATES = Space((Dimension(name="optim.lr", kind="log_uniform", low=1e-4, high=1e-2),))
 
 
-def small_recipe(folder: Path, people: int, epochs: int, size_px: int = 64) -> Recipe:
+def small_recipe(
+    folder: Path, *, epochs: int, size_px: int = 64, duration_s: float = 1.0
+) -> Recipe:
     """A training of seconds: dtm's tiny profile on a few clips."""
     spec = SynthSpec(
-        num_subjects=people, size_px=size_px, duration_s=1.0, supersample=False, seed=1
+        num_subjects=6, size_px=size_px, duration_s=duration_s, supersample=False, seed=1
     )
     manifest = folder / "clips" / "manifest.parquet"
     if not manifest.exists():
@@ -90,7 +93,7 @@ class Times:
 
 def trial_overhead(folder: Path, trials: int) -> dict[str, float]:
     """Seconds to the first step, in a search (trials after the first) and in a bare process."""
-    recipe = small_recipe(folder, people=4, epochs=1)
+    recipe = small_recipe(folder, epochs=1)
     plan = SearchPlan(
         objectives=SCORE, trials=trials, sampler="random", pruner="none", concurrent=1
     )
@@ -105,10 +108,13 @@ def trial_overhead(folder: Path, trials: int) -> dict[str, float]:
             resources={"CPU": 1},
             watcher=times,
         )
+    records = study.records()
+    if failed := [trial.reason for trial in records if trial.state != "complete"]:
+        raise RuntimeError(f"{len(failed)} of {trials} trials failed: {failed[0]}")
     # One trial at a time: each is drawn when the one before has ended.
-    waits = [t.facts["first_step_at"] - times.drawn_at[t.number] for t in study.records()]
-    inside = [t.facts["first_step_at"] - t.facts["begun_at"] for t in study.records()]
-    inside_cpu = [t.facts["cpu_s_to_first_step"] for t in study.records()]
+    waits = [t.facts["first_step_at"] - times.drawn_at[t.number] for t in records]
+    inside = [t.facts["first_step_at"] - t.facts["begun_at"] for t in records]
+    inside_cpu = [t.facts["cpu_s_to_first_step"] for t in records]
     command = [sys.executable, __file__, "--bare-run", str(folder)]
     bare, bare_cpu = [], []
     for _ in range(max(1, trials // 3)):
@@ -134,7 +140,7 @@ def bare_run(folder: Path) -> None:
     That of the interpreter and its imports counts: a process that is kept does not pay it again.
     """
     begun_cpu_s = time.process_time()
-    recipe = replace(small_recipe(folder, people=4, epochs=1), name=f"bare-{os.getpid()}")
+    recipe = replace(small_recipe(folder, epochs=1), name=f"bare-{os.getpid()}")
     search = Search(
         recipe=recipe, space=RATES, plan=SearchPlan(objectives=SCORE, trials=1, pruner="none")
     )
@@ -146,7 +152,7 @@ def bare_run(folder: Path) -> None:
 
 def shared_decode(folder: Path, trials: int) -> dict[str, float]:
     """CPU seconds of a sweep whose trials share a cache, and of the same trials without one."""
-    recipe = small_recipe(folder, people=6, epochs=4, size_px=128)
+    recipe = small_recipe(folder, epochs=4, size_px=320, duration_s=2.0)
     plan = SearchPlan(objectives=SCORE, trials=trials, sampler="random", pruner="none")
     spent = {"shared": 0.0, "apart": 0.0}
     searches = {}

@@ -20,7 +20,7 @@ from mien.infer.package import INFO_FILE, read_info
 from mien.media.storage import absolute, exists, join, read_bytes
 from mien.review.items import Fact, ReviewItem
 from mien.stream.source import ClipSource
-from mien.track.registry import resolve
+from mien.track.references import resolve
 from mien.train.checkpoint import CheckpointStore
 from mien_jobs.data import choose_label_set, load_plan, trained_on
 from mien_jobs.methods import load_method

@@ -11,7 +11,7 @@ from mien.clips.person_data import usable_clips
 from mien.clips.splits import Split
 from mien.infer.package import PackageInfo
 from mien.media.storage import absolute
-from mien.track.registry import resolve
+from mien.track.references import resolve
 from mien_jobs.caching import read_cached
 from mien_jobs.data import RunData, load_plan, split_clips, trained_on
 from mien_jobs.evaluation import SplitName

@@ -36,6 +36,7 @@ def model_parts(folder: str | Path) -> ModelParts:
         info=info,
         tensors=method.state_dict(),
         action_units=method.action_units,
+        action_unit_calibration=method.action_unit_calibration,
     )
 
 
@@ -59,12 +60,15 @@ def folder_job(
         "format": table_format,
         "effects": with_effects,
         **({"features": True} if with_features else {}),
+        **({"post_filter": filtered} if (filtered := settings.post_filter_frames) > 1 else {}),
     }
     return FolderJob(
         out=out,
         columns=Columns(
             classes=model.info.label_set.classes,
             action_units=model.action_units,
+            action_unit_calibration=model.action_unit_calibration,
+            post_filter_frames=settings.post_filter_frames,
             with_effects=with_effects,
             with_features=with_features,
             weights_sha256=model.info.weights_sha256,

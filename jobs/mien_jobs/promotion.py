@@ -26,7 +26,8 @@ from mien.track.promotion import (
     version_of,
     write_verdict,
 )
-from mien.track.registry import RegistryError, register, resolve
+from mien.track.references import resolve
+from mien.track.registry import RegistryError, register
 from mien.track.tracker import TrackerSpec
 from mien.train.local_ray import ray_session
 from mien.train.plan import TrainPlan

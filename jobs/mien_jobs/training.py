@@ -24,7 +24,8 @@ from mien.media.storage import (
 from mien.track.environment import describe_environment
 from mien.track.export import ExportSpec
 from mien.track.promotion import version_of
-from mien.track.registry import RegisteredModel, fetch_remote, register
+from mien.track.references import fetch_remote
+from mien.track.registry import RegisteredModel, register
 from mien.track.tracker import Tracker, TrackerSpec
 from mien.train.launch import TrainJob, train
 from mien.train.local_ray import ray_session

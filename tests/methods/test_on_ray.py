@@ -13,7 +13,7 @@ import torch
 from mien.evaluate.predictions import read_predictions
 from mien.infer.package import load_package
 from mien.track.mlflow_tracker import open_client
-from mien.track.registry import resolve
+from mien.track.references import resolve
 from mien.train.launch import train
 from mien.train.on_ray import TrainingError, train_on_ray
 from mien_jobs.methods import load_method

@@ -19,7 +19,8 @@ from mien.track.promotion import (
     version_of,
     write_verdict,
 )
-from mien.track.registry import RegisteredModel, RegistryError, register, resolve
+from mien.track.references import resolve
+from mien.track.registry import RegisteredModel, RegistryError, register
 from mien.track.tracker import TrackerSpec, embedded_uri
 from mien_models.contract import StreamSpec
 

@@ -21,12 +21,8 @@ from torch import nn
 from mien.clips.labels import LabelSet
 from mien.infer.package import PackageError, PackageInfo, load_package, restore_method, save_package
 from mien.track.export import ExportError, ExportSpec, example_inputs
-from mien.track.registry import (
-    RegistryError,
-    list_models,
-    register,
-    resolve,
-)
+from mien.track.references import resolve
+from mien.track.registry import RegistryError, list_models, register
 from mien.track.tracker import TrackerSpec, embedded_uri
 from mien_models.contract import (
     AudioSpec,

@@ -12,7 +12,8 @@ from mlflow_server import MlflowServer
 from mien.clips.labels import LabelSet
 from mien.infer.package import PackageInfo, load_package, save_package
 from mien.track.promotion import move_alias, rollback, version_of, write_verdict
-from mien.track.registry import RegistryError, register, resolve
+from mien.track.references import resolve
+from mien.track.registry import RegistryError, register
 from mien.track.tracker import TrackerSpec
 from mien_models.contract import StreamSpec
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mien.infer.predict import predict_file
 from mien.media.storage import absolute
-from mien.track.registry import resolve
+from mien.track.references import resolve
 from mien.train.world import choose_device
 from mien_jobs import overrides
 from mien_jobs.methods import load_method, make_recipe

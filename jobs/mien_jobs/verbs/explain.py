@@ -108,7 +108,7 @@ def _of_films(args: argparse.Namespace) -> ModelClips:
     from mien.clips.manifest import Manifest
     from mien.clips.splits import Split
     from mien.infer.inputs import find_inputs
-    from mien.track.registry import resolve
+    from mien.track.references import resolve
     from mien_jobs.data import RunData, load_plan, trained_on
     from mien_jobs.methods import load_method
     from mien_jobs.model_clips import ModelClips

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     from mien.export.write import export_package
     from mien.media.storage import is_remote
-    from mien.track.registry import resolve
+    from mien.track.references import resolve
     from mien_jobs.data import prediction_plan
     from mien_jobs.methods import load_method
     from mien_jobs.tracking import tracking_uri

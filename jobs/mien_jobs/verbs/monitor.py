@@ -8,7 +8,7 @@ from pathlib import Path
 from mien.media.storage import absolute
 from mien.monitor.reading import read_sample
 from mien.monitor.signals import LEVEL
-from mien.track.registry import resolve
+from mien.track.references import resolve
 from mien_jobs.monitoring import (
     monitor,
     reference_of,

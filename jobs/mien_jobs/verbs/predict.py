@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from mien.infer.film_report import Wishes
     from mien.infer.inputs import find_inputs
     from mien.infer.rows import is_table
-    from mien.track.registry import resolve
+    from mien.track.references import resolve
     from mien.train.world import choose_device
     from mien_jobs.data import prediction_plan
     from mien_jobs.prediction import model_parts

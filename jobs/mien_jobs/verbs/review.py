@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes the table, the page and Label Studio's files, and says what was found."""
     from mien.clips.manifest import Manifest
     from mien.clips.person_data import usable_clips
-    from mien.track.registry import resolve
+    from mien.track.references import resolve
     from mien_jobs.data import trained_on
     from mien_jobs.methods import load_method
     from mien_jobs.progress import ProgressBar

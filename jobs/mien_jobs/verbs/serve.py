@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serves until interrupted."""
     from mien.serve.settings import free_port
-    from mien.track.registry import resolve
+    from mien.track.references import resolve
     from mien.train.local_ray import ray_session
     from mien.train.plan import TrainPlan
     from mien_jobs.prediction import model_parts

@@ -214,6 +214,16 @@ class UnitConfig:
         if self.weight > 0 and not self.names:
             raise ValueError("units.names is empty; name units, or use units.weight=0")
 
+    @property
+    def calibration(self) -> str:
+        """What the probabilities say of how often a unit is present, in words."""
+        if self.max_present_weight > 1:
+            return (
+                "too high on purpose, as a present unit counted up to "
+                f"{self.max_present_weight:g} times in training (for F1 at 0.5); not a frequency"
+            )
+        return "as frequent as in the training's frames; not fitted to other films"
+
 
 _GEOMETRY = Augmentation(min_crop_area=0.8, flip_probability=0.5, rotation_deg=5.0)
 _VIEW = replace(

@@ -88,10 +88,13 @@ class Method(nn.Module, ABC):
         classes: names of the classes in the order of the logits.
         action_units: names (``"AU12"``) of the units that ``predict`` tells of, in order; none for
             most methods.
+        action_unit_calibration: what the units' probabilities say of how often a unit is present,
+            in words that users read.
     """
 
     classes: tuple[str, ...]
     action_units: tuple[str, ...] = ()
+    action_unit_calibration: str = ""
 
     @abstractmethod
     def stage(self, index: int) -> Stage | None:

@@ -24,6 +24,7 @@ from mien.clips.labels import LabelSet
 from mien.clips.manifest import ClipRef
 from mien.infer.network import Answer, BatchedNetwork, Floats
 from mien.infer.people import Person, SeenFrame, seen_frames
+from mien.infer.post_filter import PostFilter
 from mien.infer.rows import FrameRow, Part, WindowRow
 from mien.infer.windows import Cut, Window, WindowCutter, Windowing
 from mien.media.film import Film
@@ -47,6 +48,8 @@ class FilmSettings:
     """So many people of a window are predicted, those whose faces cover the most of the picture."""
     threads: int = 1
     """Cores that look for faces in one film."""
+    post_filter_frames: int = 1
+    """Frames of the `PostFilter` over the frames' class probabilities; 1: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +139,7 @@ class FilmReading:
             picture_order=self._crops.picture_order,
         )
         self.num_windows = self.num_frames = self.num_faceless_windows = self.num_silent_windows = 0
+        self._post_filter = PostFilter(self.settings.post_filter_frames)
         self._tracks = _Counter()
         self._asked: deque[_AskedWindow] = deque()
         self._waiting: deque[_WaitingFrame] = deque()
@@ -169,7 +173,8 @@ class FilmReading:
         for cut in cutter.finish(self.film.duration_s):
             self._ask(cut)
         yield from self._answered(most_waiting=0)
-        yield Part(windows=(), frames=tuple(self._final_frames(math.inf)))
+        last = (*self._final_frames(math.inf), *self._post_filter.finish())
+        yield Part(windows=(), frames=last)
 
     def warnings(self) -> list[str]:
         """What a reader of the rows should know; when all of them were read."""
@@ -296,7 +301,7 @@ class FilmReading:
         while self._waiting and self._waiting[0].frame.time_s < before_s - 5e-4:
             waiting = self._waiting.popleft()
             self.num_frames += 1
-            yield from _frame_rows(waiting)
+            yield from self._post_filter.push(tuple(_frame_rows(waiting)))
 
 
 class _Counter:

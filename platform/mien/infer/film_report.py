@@ -57,11 +57,15 @@ def report_film(location: str, network: BatchedNetwork, wishes: Wishes) -> FilmR
     columns = Columns(
         classes=wishes.label_set.classes,
         action_units=network.action_units,
+        action_unit_calibration=network.action_unit_calibration,
+        post_filter_frames=wishes.settings.post_filter_frames,
         with_effects=network.with_effects,
         with_features=network.with_features,
         weights_sha256=wishes.weights_sha256,
     )
-    timeline = Timeline(wishes.label_set.classes)
+    timeline = None
+    if wishes.timeline is not None:
+        timeline = Timeline(wishes.label_set.classes, network.action_units, wishes.timeline)
     shown: list[WindowRow] = []
     num_rows = 0
     with ExitStack() as stack:
@@ -80,11 +84,12 @@ def report_film(location: str, network: BatchedNetwork, wishes: Wishes) -> FilmR
                 write(list(_table_rows(part, columns, wishes, reading.location)))
             if overlay is not None:
                 overlay.draw(part.frames)
-            timeline.add(part.windows)
+            if timeline is not None:
+                timeline.add(part.frames)
             shown += part.windows[: _SHOWN_ROWS - len(shown)]
             num_rows += len(part.windows)
-    if wishes.timeline is not None:
-        timeline.save(wishes.timeline, reading.film.duration_s)
+    if timeline is not None:
+        timeline.save(reading.film.duration_s)
     return FilmReport(
         text="\n".join(_lines(reading, shown, num_rows, wishes)),
         is_cut_off=reading.film.missing_s > 0,

@@ -44,6 +44,8 @@ class ModelParts:
     tensors: Mapping[str, Tensor]
     action_units: tuple[str, ...]
     """That the method tells of."""
+    action_unit_calibration: str = ""
+    """See `Method.action_unit_calibration`."""
 
     def network(
         self,

@@ -86,6 +86,7 @@ class BatchedNetwork:
         self.stream = stream.for_prediction("all")
         self.classes = method.classes
         self.action_units = method.action_units
+        self.action_unit_calibration = method.action_unit_calibration
         self.batch_size = batch_size
         self.with_effects = with_effects and self.stream.audio is not None
         self.with_features = with_features

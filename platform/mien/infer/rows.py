@@ -26,6 +26,11 @@ FEATURES = ("features", "picture")
 """Columns of windows: the network's features and `picture_statistics`, lists of numbers."""
 WEIGHTS_KEY = b"mien.weights_sha256"
 """Of a table's metadata: the model that predicted."""
+PROBABILITIES_KEY = b"mien.probabilities"
+"""Of a table's metadata: what the columns p_<class> are, and after which post-filter."""
+UNITS_KEY = b"mien.action_units"
+"""Of a table's metadata: unit of measure and calibration of the columns of action units."""
+_SOFTMAX = "softmax of the network's logits, as it was trained, without a temperature"
 _ROWS_AT_ONCE = 1024
 
 Box = tuple[float, float, float, float]
@@ -77,7 +82,10 @@ class FrameRow:
     box: tuple[float, ...] | None = None
     """x0, y0, x1, y1 in pixels of the upright frame."""
     probabilities: tuple[float, ...] = ()
-    """Mean of the windows that the frame is in; empty where none has a label for this person."""
+    """Mean of the windows that the frame is in, after the post-filter where there is one; empty
+    where no window has a label for this person."""
+    raw_probabilities: tuple[float, ...] = ()
+    """The same before the post-filter; empty without one."""
     units: tuple[float, ...] = ()
     """Probability of each action unit in this frame; empty where the method doesn't tell."""
     intensities: tuple[float, ...] = ()
@@ -98,6 +106,10 @@ class Columns:
 
     classes: tuple[str, ...]
     action_units: tuple[str, ...] = ()
+    action_unit_calibration: str = ""
+    """See `Method.action_unit_calibration`."""
+    post_filter_frames: int = 1
+    """See `PostFilter`; more than 1: frames also have their probabilities before it."""
     with_effects: bool = False
     with_features: bool = False
     weights_sha256: str = ""
@@ -119,7 +131,10 @@ class Columns:
                 ("reason", pa.string()),
                 *((name, pa.list_(pa.float32())) for name in FEATURES if self.with_features),
             ],
-            metadata={WEIGHTS_KEY: self.weights_sha256.encode()},
+            metadata={
+                WEIGHTS_KEY: self.weights_sha256.encode(),
+                PROBABILITIES_KEY: _SOFTMAX.encode(),
+            },
         )
 
     @property
@@ -135,10 +150,29 @@ class Columns:
                 ("score", pa.float64()),
                 *((name, pa.float64()) for name in ("x0", "y0", "x1", "y1")),
                 *self._answer_fields(),
+                *((f"p_{name}_raw", pa.float64()) for name in self._raw_classes),
                 *((unit, pa.float64()) for unit in self.action_units),
                 *((f"{unit}_intensity", pa.float64()) for unit in self.action_units),
-            ]
+            ],
+            metadata=self._frame_metadata(),
         )
+
+    def _frame_metadata(self) -> dict[bytes, bytes]:
+        told = _SOFTMAX + ", mean of the windows that a frame is in"
+        if self._raw_classes:
+            told += (
+                f"; then the temporal post-filter: mean over {self.post_filter_frames} frames of "
+                "the same person (p_<class>_raw: before it)"
+            )
+        found = {WEIGHTS_KEY: self.weights_sha256.encode(), PROBABILITIES_KEY: told.encode()}
+        if self.action_units:
+            calibration = self.action_unit_calibration or "the method states none"
+            found[UNITS_KEY] = (
+                "AU<n>: probability that the unit is present, 0 to 1; calibration: "
+                f"{calibration}. AU<n>_intensity: FACS steps, 0 (absent) to 5 (E); null where the "
+                "method does not tell."
+            ).encode()
+        return found
 
     def of_window(self, row: WindowRow, location: str) -> dict[str, Any]:
         """A row of the table of windows."""
@@ -157,6 +191,7 @@ class Columns:
 
     def of_frame(self, row: FrameRow, location: str) -> dict[str, Any]:
         """A row of the table of frames."""
+        raw = row.raw_probabilities or (None,) * len(self._raw_classes)
         units = dict(zip(self.action_units, row.units, strict=False))
         steps = zip(self.action_units, row.intensities, strict=False)
         return {
@@ -168,9 +203,15 @@ class Columns:
             "score": row.score,
             **dict(zip(("x0", "y0", "x1", "y1"), row.box or (None,) * 4, strict=True)),
             **self._answer(row.probabilities),
+            **dict(zip((f"p_{name}_raw" for name in self._raw_classes), raw, strict=True)),
             **{unit: units.get(unit) for unit in self.action_units},
             **{f"{unit}_intensity": value for unit, value in steps},
         }
+
+    @property
+    def _raw_classes(self) -> tuple[str, ...]:
+        """Classes whose probabilities before the post-filter have columns."""
+        return self.classes if self.post_filter_frames > 1 else ()
 
     def _answer_fields(self) -> list[tuple[str, pa.DataType]]:
         classes = [(f"p_{name}", pa.float64()) for name in self.classes]

@@ -54,10 +54,9 @@ def read_run(where: str, registry: str | None) -> AuditedRun:
     Raises:
         ValueError: neither of these, another method, or a run that kept no ledger.
     """
-    package = next((place for place in (where, join(where, "package")) if _is_package(place)), None)
-    if package is None and exists(join(where, "recipe.json")):
+    if exists(join(where, "recipe.json")) and not exists(join(where, "package")):
         return _from_checkpoint(where)
-    folder = resolve(registry, package or where)
+    folder = resolve(registry, where)
     info = read_info(folder)
     _check(info.method, info.json_state.get("clips"), where)
     return AuditedRun(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,9 +13,9 @@ from mien.evaluate.latency import measure_latency_ms
 from mien.evaluate.predictions import Predictions, write_predictions
 from mien.evaluate.slices import slice_values
 from mien.infer.package import PackageInfo
-from mien.media.storage import exists, join, write_bytes_atomically
+from mien.media.storage import join, write_bytes_atomically
 from mien.track.export import ExportSpec
-from mien.track.mlflow_tracker import RUN_KEY_TAG, open_client
+from mien.track.mlflow_tracker import open_client
 from mien.track.promotion import (
     Move,
     describe_version,
@@ -27,7 +26,7 @@ from mien.track.promotion import (
     write_verdict,
 )
 from mien.track.references import resolve
-from mien.track.registry import RegistryError, register
+from mien.track.registry import WEIGHTS_TAG, RegistryError, register
 from mien.track.tracker import TrackerSpec
 from mien.train.local_ray import ray_session
 from mien.train.plan import TrainPlan
@@ -55,7 +54,7 @@ class PromotionRequest:
     uri: str
     """Of the registry."""
     challenger: str
-    """Package folder, run folder, MLflow run id, ``NAME/3`` or ``NAME@alias``."""
+    """A reference as `mien.track.references.resolve` takes it."""
     name: str
     alias: str = "champion"
     data: str | None = None
@@ -86,7 +85,7 @@ def promote(request: PromotionRequest, plan: TrainPlan, out: str) -> Promotion:
         RegistryError: the challenger is the champion already, or is not to be found.
         ValueError: clips that can't be had, or that the champion was trained on.
     """
-    package = find_package(request.uri, request.challenger)
+    package = resolve(request.uri, request.challenger)
     model = open_package_clips(package, request.data, request.split)
     before = version_of(request.uri, request.name, request.alias)
     champion = None
@@ -110,23 +109,6 @@ def promote(request: PromotionRequest, plan: TrainPlan, out: str) -> Promotion:
     if verdict.passed:
         move = move_alias(request.uri, request.name, request.alias, version, expected=before)
     return Promotion(verdict=verdict, version=version, champion=before, move=move)
-
-
-def find_package(uri: str, reference: str) -> Path:
-    """The package of a reference, which may also be a run's folder or its id in MLflow.
-
-    Raises:
-        RegistryError: there is none.
-    """
-    if re.fullmatch(r"[0-9a-f]{32}", reference):
-        tags = open_client(uri).get_run(reference).data.tags
-        if RUN_KEY_TAG not in tags:
-            raise RegistryError(f"run {reference} is not a training of Mien")
-        reference = tags[RUN_KEY_TAG]
-    inner = join(reference, "package")
-    if not exists(join(reference, "model.json")) and exists(join(inner, "model.json")):
-        reference = inner
-    return resolve(uri, reference)
 
 
 def _decide(
@@ -257,6 +239,7 @@ def _run_of(request: PromotionRequest, package: Path, info: PackageInfo) -> str:
     )
     tracker = spec.open()
     tracker.log_params({"package": str(package), "method": info.method})
+    tracker.set_tags({WEIGHTS_TAG: info.weights_sha256})
     tracker.finish()
     return tracker.run_id
 

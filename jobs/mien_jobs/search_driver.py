@@ -36,7 +36,7 @@ from mien_jobs.methods import make_recipe
 from mien_jobs.search_table import SearchTable, settings_line
 from mien_jobs.searching import RunTrial, Search, read_result, trial_name
 from mien_jobs.space_options import misfit
-from mien_jobs.training import PreparedRun, prepare, score_and_register
+from mien_jobs.training import PreparedRun, prepare, run_training, score_and_register
 
 Say = Callable[[str], None]
 SEARCH_FILE, REPORT_FILE = "search.json", "report.html"
@@ -69,9 +69,11 @@ def run_whole_search(
         say: prints a line.
 
     Raises:
-        SearchError: another search has this name, or is being run; too many trials failed.
+        SearchError: another search has this name, or is being run; too many trials failed; no one
+            model to register.
         ValueError: the recipe's data don't fit.
     """
+    check_registration(search, model)
     base = _checked(search)
     with _only_one_runs(search.folder):
         write_search(search)
@@ -370,22 +372,58 @@ def _register_best(
     best = study.best()
     if model is None or not best:
         return None
-    if search.folds > 1 or len(search.plan.objectives) > 1:
-        raise SearchError(
-            "--register takes one trained model: with folds or two objectives train the settings "
-            "that you choose from the report with `mien train`"
-        )
     recipe = search.trial_recipe(best[0].number, best[0].values)
-    run = run_trial.prepare_fold(0, replace(recipe, track=replace(recipe.track, model=model)))
+    recipe = replace(recipe, track=replace(recipe.track, model=model))
+    if search.folds > 1:
+        return _train_best(search, recipe, best[0], say)
+    run = run_trial.prepare_fold(0, recipe)
     found = read_result(run.job.folder)
     if found is None or run.job.tracker is None:
         raise SearchError(f"the model of trial {best[0].number} is gone from {run.job.folder}")
     say(f"test split, trial {best[0].number} ({settings_line(best[0])}):")
     tracker = run.job.tracker.open()
-    tracker.set_tags({"mien.search": search.recipe.name, "mien.search_report": search.folder})
+    tracker.set_tags(_evidence(search))
     registered = score_and_register(run, found.as_fit(), tracker, say).registered
     tracker.finish("FINISHED")
     return registered
+
+
+def _train_best(
+    search: Search, recipe: Recipe, best: TrialRecord, say: Say
+) -> RegisteredModel | None:
+    """One model with the best settings, on the recipe's own division: the folds left several."""
+    run = prepare(replace(recipe, name=f"{search.recipe.name}-best"))
+    say(f"training {run.job.name} with the settings of trial {best.number}: {settings_line(best)}")
+    registered = run_training(run, say).registered
+    assert run.job.tracker is not None
+    tracker = run.job.tracker.open()
+    tracker.set_tags(_evidence(search))
+    tracker.finish("FINISHED")
+    return registered
+
+
+def _evidence(search: Search) -> dict[str, str]:
+    """Tags of a registered model's run: where its settings come from."""
+    return {"mien.search": search.recipe.name, "mien.search_report": search.folder}
+
+
+def check_registration(search: Search, model: str | None) -> None:
+    """Before anything starts.
+
+    Raises:
+        SearchError: nothing says which of several best trials is to be registered, or there is no
+            MLflow to register it with.
+    """
+    if model is None:
+        return
+    if len(search.plan.objectives) > 1:
+        raise SearchError(
+            "--register: of two objectives several trials are the best. Leave it out, choose one "
+            "from the report, and train its settings with `mien train METHOD --set ... "
+            f"track.model={model}`"
+        )
+    if search.recipe.track.uri == "off":
+        raise SearchError(f"--register {model}: this search has no MLflow (track.uri=off)")
 
 
 def best_settings(folder: str, count: int) -> list[Mapping[str, Value]]:

@@ -25,7 +25,7 @@ from mien.track.environment import describe_environment
 from mien.track.export import ExportSpec
 from mien.track.promotion import version_of
 from mien.track.references import fetch_remote
-from mien.track.registry import RegisteredModel, register
+from mien.track.registry import WEIGHTS_TAG, RegisteredModel, register
 from mien.track.tracker import Tracker, TrackerSpec
 from mien.train.launch import TrainJob, train
 from mien.train.local_ray import ray_session
@@ -254,6 +254,7 @@ def score_and_register(
         say(found.quarantine.summary())
         say(found.report.to_markdown())
         complete_package(package, found)
+    tracker.set_tags({WEIGHTS_TAG: info.weights_sha256})
     tracker.set_tags({RUN_NOTE: describe_run(run.recipe, run.data, scorecard)})
     track_stages(tracker, method.stage_reports(), folder=run.job.folder, step=fit.steps, say=say)
     track_pseudo_labels(tracker, method, folder=run.job.folder)

@@ -26,7 +26,9 @@ def main(film: str, table: str) -> None:
     method = ColourMethod(align_faces=True)
     wishes = Wishes(
         label_set=COLOURS,
-        settings=FilmSettings(windowing=Windowing(window_s=10.0, step_s=5.0)),
+        settings=FilmSettings(
+            windowing=Windowing(window_s=10.0, step_s=5.0), post_filter_frames=31
+        ),
         plan=DEFAULT,
         out=table,
         rows="frames",

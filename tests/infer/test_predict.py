@@ -227,8 +227,14 @@ def test_action_units_of_frames(film: Film) -> None:
     )
     assert rows[2].units[0] == pytest.approx((rows[1].units[0] + rows[3].units[0]) / 2)
     assert rows[0].units == rows[1].units
-    row = Columns(classes=COLOURS.classes, action_units=("AU12",)).of_frame(rows[2], "film")
-    assert row["AU12"] == rows[2].units[0]
+    columns = Columns(
+        classes=COLOURS.classes, action_units=("AU12",), action_unit_calibration="as in training"
+    )
+    assert columns.of_frame(rows[2], "film")["AU12"] == rows[2].units[0]
+    told = columns.frame_schema.metadata[b"mien.action_units"].decode()
+    assert "probability that the unit is present, 0 to 1; calibration: as in training" in told
+    assert "FACS steps, 0 (absent) to 5" in told
+    assert b"mien.action_units" not in columns.window_schema.metadata
 
 
 def test_tables(film: Film, tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ def test_folder_exit_codes_and_messages(
         (["a.mp4", "b.mp4", "--out", "t.csv"], "2 inputs don't fit into one file"),
         (["a.mp4", "--step", "5", "--window", "2"], "frames between would be left out"),
         (["a.mp4", "--people", "0"], "--people 0: expected 1 or more"),
+        (["a.mp4", "--post-filter", "4", "--timeline", "t.png"], "expected an odd number"),
+        (["a.mp4", "--post-filter", "5", "--out", "t.csv"], "nothing shows frames here: add"),
+        (["a.mp4", "--timeline", "t.jpg"], "t.jpg: expected a name that ends in .png"),
         (["a.mp4", "--overlay", "o.gif"], r"o.gif: expected a name that ends in .mp4"),
     ],
 )

@@ -92,7 +92,20 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
         help="windows also bring the network's features, which `mien monitor` compares",
     )
     parser.add_argument("--overlay", metavar="FILE.mp4", help="also the film with what was found")
-    parser.add_argument("--timeline", metavar="FILE.png", help="also a plot over time")
+    parser.add_argument(
+        "--timeline",
+        metavar="FILE.png",
+        help="also a plot over time: classes, and action units of models that tell them",
+    )
+    parser.add_argument(
+        "--post-filter",
+        type=int,
+        default=1,
+        metavar="FRAMES",
+        help="temporal post-filter: class probabilities of frames, overlay and timeline are means "
+        "over so many frames of the same person, an odd number (15, 31, ...); tables of frames "
+        "keep those before it as p_<class>_raw; windows are not filtered (default: 1, none)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -147,6 +160,7 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} {getattr(args, name)}: expected 1 or more")
     if args.features:
         _check_features(args)
+    _check_post_filter(args)
     if args.workers is not None and args.workers < 0:
         raise ValueError(f"--workers {args.workers}: expected 0 or more")
 
@@ -161,12 +175,30 @@ def _check_features(args: argparse.Namespace) -> None:
         )
 
 
+def _check_post_filter(args: argparse.Namespace) -> None:
+    from mien.infer.post_filter import PostFilter
+    from mien.infer.rows import is_table
+
+    PostFilter(args.post_filter)
+    has_frames = args.out is not None and (args.rows == "frames" or not is_table(args.out))
+    if args.post_filter > 1 and not (has_frames or args.overlay or args.timeline):
+        raise ValueError(
+            f"--post-filter {args.post_filter} is of frames, and nothing shows frames here: add "
+            "--out FILE --rows frames, --out FOLDER, --overlay or --timeline"
+        )
+
+
 def _settings(args: argparse.Namespace) -> FilmSettings:
     from mien.infer.film_reading import FilmSettings
     from mien.infer.windows import Windowing
 
     windowing = Windowing(window_s=args.window, step_s=args.step)
-    return FilmSettings(windowing=windowing, max_people=args.people, threads=args.threads)
+    return FilmSettings(
+        windowing=windowing,
+        max_people=args.people,
+        threads=args.threads,
+        post_filter_frames=args.post_filter,
+    )
 
 
 def _one_by_one(inputs: list[str], network: BatchedNetwork, wishes: Wishes) -> int:

@@ -54,7 +54,7 @@ def read_run(where: str, registry: str | None) -> AuditedRun:
     Raises:
         ValueError: neither of these, another method, or a run that kept no ledger.
     """
-    if exists(join(where, "recipe.json")) and not exists(join(where, "package")):
+    if exists(join(where, "recipe.json")) and not exists(join(where, f"package/{INFO_FILE}")):
         return _from_checkpoint(where)
     folder = resolve(registry, where)
     info = read_info(folder)
@@ -66,10 +66,6 @@ def read_run(where: str, registry: str | None) -> AuditedRun:
         ledger=info.json_state["clips"],
         package=folder,
     )
-
-
-def _is_package(place: str) -> bool:
-    return exists(join(place, INFO_FILE))
 
 
 def _from_checkpoint(folder: str) -> AuditedRun:

@@ -209,7 +209,7 @@ def test_unknown_references_list_what_exists(uri: str, run_id: str, tmp_path: Pa
         resolve(uri, "known/7")
     with pytest.raises(RegistryError, match="give the tracking URI"):
         resolve(None, "known@champion")
-    with pytest.raises(RegistryError, match="neither a package folder nor a registered model"):
+    with pytest.raises(RegistryError, match=r"no model '.*/nothing'; give a package's or a run's"):
         resolve(uri, str(tmp_path / "nothing"))
     assert resolve(None, str(folder)) == folder
 
@@ -222,7 +222,7 @@ def test_changed_artifact_is_noticed(uri: str, run_id: str, tmp_path: Path) -> N
     place = resolve(uri, "swapped@champion")
     shutil.rmtree(place)
     package_of(changed, place)
-    with pytest.raises(PackageError, match="not the package that was registered"):
+    with pytest.raises(PackageError, match="not the package of swapped version 1"):
         resolve(uri, "swapped@champion")
 
 

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from mien_jobs.tables import print_table
+from mien_jobs.verbs.model_options import MODEL_HELP
 
 if TYPE_CHECKING:
     from mien.clips.manifest import Manifest
@@ -19,8 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which run, and what is made of it."""
     parser.add_argument(
         "run",
-        help="folder of a run of rdfer (also while it is being trained), its package, or "
-        "NAME@alias or NAME/version of a registry",
+        help=f"of rdfer, a folder also while it is being trained: {MODEL_HELP}",
     )
     add_review_options(parser, default="label_audit")
     parser.add_argument(

@@ -20,11 +20,9 @@ MOST_FILMS = 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
-    from mien_jobs.verbs.model_options import add_registry_options
+    from mien_jobs.verbs.model_options import add_model_argument, add_registry_options
 
-    parser.add_argument(
-        "model", help="package folder, or models:/NAME@alias or NAME/version of a registry"
-    )
+    add_model_argument(parser)
     parser.add_argument(
         "--out",
         required=True,

@@ -7,10 +7,15 @@ import argparse
 from mien.evaluate.slices import USUAL_COLUMNS
 from mien.train.plan import TrainPlan
 
+MODEL_HELP = (
+    "folder of a package or of a run; NAME@alias or NAME/version of a registry, also after "
+    "models:/; runs:/RUN_ID of MLflow, or a run's id or name"
+)
+
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """Which model."""
-    parser.add_argument("model", help="package folder, or NAME@alias or NAME/version of a registry")
+    parser.add_argument("model", help=MODEL_HELP)
 
 
 def add_clip_options(parser: argparse.ArgumentParser, *, out: str) -> None:

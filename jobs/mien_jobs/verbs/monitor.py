@@ -16,7 +16,7 @@ from mien_jobs.monitoring import (
     track_monitoring,
 )
 from mien_jobs.tracking import tracking_uri
-from mien_jobs.verbs.model_options import add_registry_options
+from mien_jobs.verbs.model_options import MODEL_HELP, add_registry_options
 
 LOOK = 3
 """Exit code: a person should look."""
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
-        help="model that predicted: NAME@alias or NAME/version of a registry, or a package folder",
+        help=f"model that predicted: {MODEL_HELP}",
     )
     parser.add_argument(
         "--reference",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
+    from mien_jobs.verbs.model_options import MODEL_HELP
+
     parser.add_argument(
         "inputs",
         nargs="*",
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
-        help="package folder, or models:/NAME@alias or NAME/version of a registry",
+        help=MODEL_HELP,
     )
     parser.add_argument(
         "--out",

@@ -8,7 +8,12 @@ from mien.evaluate.compare import PromotionRules
 from mien.media.storage import absolute
 from mien_jobs.promotion import PromotionRequest, promote
 from mien_jobs.tracking import tracking_uri
-from mien_jobs.verbs.model_options import add_clip_options, add_slice_option, plan_of
+from mien_jobs.verbs.model_options import (
+    MODEL_HELP,
+    add_clip_options,
+    add_slice_option,
+    plan_of,
+)
 
 _RULES = PromotionRules()
 
@@ -17,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     parser.add_argument(
         "challenger",
-        metavar="RUN|PACKAGE",
-        help="folder of a run or of a package, id of a run in MLflow, or NAME/version",
+        metavar="MODEL",
+        help=MODEL_HELP,
     )
     parser.add_argument("--name", required=True, help="registered model whose champion it may be")
     parser.add_argument("--alias", default="champion", help="default: %(default)s")

@@ -7,15 +7,14 @@ from collections import Counter
 
 from mien_jobs.tables import print_table
 from mien_jobs.verbs.audit_labels import add_review_options
+from mien_jobs.verbs.model_options import MODEL_HELP
 
 _PRINTED = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, and what is made of it."""
-    parser.add_argument(
-        "model", help="package folder of dtm, or NAME@alias or NAME/version of a registry"
-    )
+    parser.add_argument("model", help=f"of dtm: {MODEL_HELP}")
     add_review_options(parser, default="pseudo_label_review")
 
 

@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
-    from mien_jobs.verbs.model_options import add_registry_options
+    from mien_jobs.verbs.model_options import add_model_argument, add_registry_options
 
-    parser.add_argument(
-        "model", help="package folder, or models:/NAME@alias or NAME/version of a registry"
-    )
+    add_model_argument(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",

@@ -177,7 +177,7 @@ def _package_of_run(client: MlflowClient, run: Run, cache: Path) -> Path:
         target = target if expected is None else cache / expected
         return _checked(_fetch(client, run_id, target, what), expected, what)
     folder = tags.get(RUN_KEY_TAG)
-    if folder is not None and exists(join(join(folder, PACKAGE_FOLDER), INFO_FILE)):
+    if folder is not None and exists(join(folder, f"{PACKAGE_FOLDER}/{INFO_FILE}")):
         return _checked(_from_folder(folder), expected, what)
     raise RegistryError(
         f"{what}, {run.info.status}, has no package: none is stored with it, and none lies here in "

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,11 +36,12 @@ class Server(Protocol):
 
 
 class Nodes:
-    """A Ray cluster of five nodes: a head without CPUs, two that train, two that decode."""
+    """A Ray cluster: a head without CPUs, and nodes that train or decode with one CPU each."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Sequence[str] = ("train", "train", "decode", "decode")) -> None:
         self._cluster: Any = None
         self._nodes: list[Any] = []
+        self._groups = tuple(groups)
         self.start()
 
     @property
@@ -54,19 +56,24 @@ class Nodes:
         head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes = []
-        for label in ("train", "train", "decode", "decode"):
-            self._add(label)
+        for label in self._groups:
+            self.add(label)
 
     def shutdown(self) -> None:
         """Ends all nodes."""
         self._cluster.shutdown()
 
-    def _add(self, label: str) -> None:
+    def add(self, label: str) -> None:
+        """Starts another node of a group."""
         self._nodes.append(
             self._cluster.add_node(
                 num_cpus=1, object_store_memory=STORE_BYTES, labels={LABEL: label}
             )
         )
+
+    def kill_newest(self) -> None:
+        """Kills the raylet of the node that came last."""
+        self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
 
     def kill_with(self, title: str, label: str) -> None:
         """Kills the raylet whose child has the title, and starts another node of its group."""
@@ -76,7 +83,7 @@ class Nodes:
             if raylet in parents:
                 self._nodes.remove(node)
                 self._cluster.remove_node(node, allow_graceful=False)
-                self._add(label)
+                self.add(label)
                 return
         raise RuntimeError(f"no node runs {title}")
 

@@ -12,8 +12,8 @@ import pytest
 
 PROGRAM = Path(__file__).parent / "several_workers.py"
 
-
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+# Dozens of processes start: minutes on two cores that do other things too.
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1200)]
 
 
 def searched(folder: Path, manifest: Path, case: str) -> dict[str, Any]:

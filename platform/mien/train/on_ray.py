@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from mien.media.storage import join
 from mien.stream.ray_executor import RayExecutor
+from mien.train.elastic import workers_asked
 from mien.train.launch import TrainJob, run_worker
 from mien.train.loop import FitResult
 from mien.train.plan import TrainPlan
@@ -118,7 +119,8 @@ def _trainer(
         _worker,
         train_loop_config={"job": job, "messages": messages},
         scaling_config=ScalingConfig(
-            num_workers=job.plan.workers,
+            num_workers=workers_asked(job.plan),
+            elastic_resize_monitor_interval_s=job.plan.grow_check_s,
             use_gpu=use_gpu,
             resources_per_worker=resources,
             label_selector=job.cluster.train.selector or None,

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,22 @@ _START_S = 60
 
 
 class S3Server:
-    """`weed mini` with its own folder, on free ports of the loopback interface."""
+    """`weed mini` with its own folder, on free ports of one address."""
 
-    def __init__(self, folder: Path) -> None:
-        """Chooses ports; nothing runs before `start`."""
-        self._folder = folder
+    def __init__(
+        self, folder: Path, *, address: str = "127.0.0.1", enter: Sequence[str] = ()
+    ) -> None:
+        """Chooses ports; nothing runs before `start`.
+
+        Args:
+            folder: of the objects.
+            address: where the server listens.
+            enter: what to put in front of its command, to run it on a host of its own.
+        """
+        self._folder, self._address, self._enter = folder, address, tuple(enter)
         self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
-        self.endpoint = f"http://127.0.0.1:{self._ports['s3']}"
+        self.endpoint = f"http://{address}:{self._ports['s3']}"
         self.environment = {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "trainer",
@@ -65,7 +74,7 @@ class S3Server:
         guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with open(self._folder / "weed.log", "ab") as log:
             self._process = subprocess.Popen(
-                [*guard, binary, *self._flags()],
+                [*self._enter, *guard, binary, *self._flags()],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -90,8 +99,8 @@ class S3Server:
         return [
             "mini",
             f"-dir={self._folder}",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
+            f"-ip={self._address}",
+            f"-ip.bind={self._address}",
             *ports,
             "-master.telemetry=false",
             "-admin.ui=false",

@@ -18,6 +18,7 @@ import ray.train
 from ray.data import DataContext
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mien.media.storage import join
 from mien.stream.ray_executor import RayExecutor
@@ -26,6 +27,7 @@ from mien.train.launch import TrainJob, run_worker
 from mien.train.loop import FitResult
 from mien.train.plan import TrainPlan
 from mien.train.prometheus import RunGauges, observed
+from mien.train.waiting import Reminder, shortage
 from mien.train.world import World, choose_device
 
 _POLL_S = 0.3
@@ -76,11 +78,15 @@ def train_on_ray(
         TrainingError: a worker refused, or the workers died more than ``max_failures`` times.
     """
     _refuse_database_of_one_machine(job)
-    messages = ray.remote(num_cpus=0)(Messages).remote()
+    messages = _start_messages()
     failures = 0
+
+    def lacking() -> str | None:
+        return shortage(job.plan, job.cluster, ray.nodes(), use_gpu=wants_gpu(job.plan))
+
     while True:
         try:
-            with _printing(messages, say):
+            with _printing(messages, say, Reminder(lacking, say)):
                 result = _trainer(job, messages, callbacks).fit()
             return cast(FitResult, result.return_value)
         except ray.train.TrainingFailedError as error:
@@ -97,6 +103,12 @@ def train_on_ray(
                 f"the workers died ({_last_line(error)}); starting them again from the newest "
                 f"checkpoint ({failures}/{job.plan.max_failures})"
             )
+
+
+def _start_messages() -> Any:
+    """The actor, on the driver's own node: with another node its lines could be lost."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Messages).remote()
 
 
 def _refuse_database_of_one_machine(job: TrainJob) -> None:
@@ -180,14 +192,15 @@ def _worker(config: dict[str, Any]) -> FitResult:
 
 
 @contextmanager
-def _printing(messages: Any, say: Callable[[str], None]) -> Iterator[None]:
-    """Prints what the workers say, as it comes and to the last line."""
+def _printing(messages: Any, say: Callable[[str], None], reminder: Reminder) -> Iterator[None]:
+    """Prints what the workers say, as it comes and to the last line, and what they wait for."""
     is_over = threading.Event()
 
     def relay() -> None:
         while not is_over.wait(_POLL_S):
             for line in ray.get(messages.take.remote()):
                 say(line)
+            reminder.look()
 
     thread = threading.Thread(target=relay, name="mien-messages", daemon=True)
     thread.start()

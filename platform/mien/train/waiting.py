@@ -1,0 +1,81 @@
+"""Saying what a training waits for when the cluster has no room for it.
+
+An autoscaler may be about to bring the nodes, so nothing ends here; but a silent wait can't be told
+from a hang.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mien.cluster.groups import LABEL, ClusterPlan, NodeGroup
+from mien.train.plan import TrainPlan
+
+REMIND_S = 60.0
+
+
+def shortage(
+    plan: TrainPlan, cluster: ClusterPlan, nodes: Iterable[Mapping[str, Any]], *, use_gpu: bool
+) -> str | None:
+    """What the living nodes lack for a training to run at all; None: nothing.
+
+    Args:
+        plan: how many workers, with what.
+        cluster: on which nodes.
+        nodes: as ``ray.nodes()`` lists them.
+        use_gpu: whether each worker has a GPU.
+    """
+    alive = [node for node in nodes if node["Alive"]]
+    worker = {"CPU": plan.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
+    wanted = plan.workers if plan.least_workers is None else plan.least_workers
+    room = _room(alive, cluster.train, worker)
+    if room < wanted:
+        each = " and ".join(f"{amount:g} {name}" for name, amount in worker.items())
+        return (
+            f"waiting for nodes: {wanted} training worker(s) of {each} each are wanted on "
+            f"{_named(cluster.train)}, the cluster has room for {room}"
+        )
+    if _room(alive, cluster.decode, {"CPU": plan.cpus_per_decode_task}) == 0:
+        return (
+            f"waiting for nodes: decoding tasks of {plan.cpus_per_decode_task:g} CPU are wanted on "
+            f"{_named(cluster.decode)}, the cluster has no room for any"
+        )
+    return None
+
+
+def _room(nodes: Iterable[Mapping[str, Any]], group: NodeGroup, each: Mapping[str, float]) -> int:
+    """How many fit, were nothing else running."""
+    return sum(
+        min(int(node["Resources"].get(name, 0.0) // amount) for name, amount in each.items())
+        for node in nodes
+        if not group.label or node["Labels"].get(LABEL) == group.label
+    )
+
+
+def _named(group: NodeGroup) -> str:
+    return f"nodes labelled {LABEL}={group.label}" if group.label else "any node"
+
+
+class Reminder:
+    """Says once a minute what is lacking, while it is lacking."""
+
+    def __init__(
+        self,
+        lacking: Callable[[], str | None],
+        say: Callable[[str], None],
+        *,
+        every_s: float = REMIND_S,
+    ) -> None:
+        self._lacking, self._say, self._every_s = lacking, say, every_s
+        self._looked = time.monotonic()
+
+    def look(self) -> None:
+        """To be called often."""
+        now = time.monotonic()
+        if now - self._looked < self._every_s:
+            return
+        self._looked = now
+        if (reason := self._lacking()) is not None:
+            self._say(reason)

@@ -168,6 +168,7 @@ def run_once(place: Place, name: str, kill: Kill | None) -> Outcome:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
+            place.nodes.replace_killed()
             if (found := re.match(r"\w+ step (\d+)/", line)) is None:
                 continue
             step = int(found[1])
@@ -207,7 +208,7 @@ def _disturb(kill: Kill, process: subprocess.Popen[str], outcome: Outcome) -> No
 def _start(place: Place, run: str) -> subprocess.Popen[str]:
     settings = ["train.workers=1", "train.decode_tasks=1", "train.device=cpu"]
     settings += ["train.log_every_steps=1", "train.checkpoint_every_steps=1"]
-    settings += ["config.epochs=12", "config.batch_size=8", "train.threads_per_worker=1"]
+    settings += ["config.epochs=6", "config.batch_size=8", "train.threads_per_worker=1"]
     settings += ["cluster.train.label=train", "cluster.decode.label=decode"]
     settings += [f"storage={place.folder / 'runs'}", f"track.uri={place.mlflow}"]
     command = [sys.executable, "-m", "mien_jobs.cli", "train", "rdfer", "--profile", "tiny"]

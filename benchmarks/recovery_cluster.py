@@ -42,6 +42,7 @@ class Nodes:
         self._cluster: Any = None
         self._nodes: list[Any] = []
         self._groups = tuple(groups)
+        self._owed: list[str] = []
         self.start()
 
     @property
@@ -76,16 +77,21 @@ class Nodes:
         self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
 
     def kill_with(self, title: str, label: str) -> None:
-        """Kills the raylet whose child has the title, and starts another node of its group."""
+        """Kills the raylet whose child has the title; `replace_killed` brings another node."""
         parents = {process.ppid() for process in awaited(title)}
         for node in self._nodes:
             (raylet,) = [info.process.pid for info in node.all_processes["raylet"]]
             if raylet in parents:
                 self._nodes.remove(node)
                 self._cluster.remove_node(node, allow_graceful=False)
-                self.add(label)
+                self._owed.append(label)
                 return
         raise RuntimeError(f"no node runs {title}")
+
+    def replace_killed(self) -> None:
+        """Starts the nodes that are owed; from the main thread, as Ray wants it."""
+        while self._owed:
+            self.add(self._owed.pop())
 
     def kill_head(self) -> None:
         """Kills everything that the head node runs; the other nodes are left to find out."""

@@ -27,6 +27,7 @@ from mien.track.promotion import version_of
 from mien.track.references import fetch_remote
 from mien.track.registry import WEIGHTS_TAG, RegisteredModel, register
 from mien.track.tracker import Tracker, TrackerSpec
+from mien.train.elastic import refuse_uneven_batches
 from mien.train.launch import TrainJob, train
 from mien.train.local_ray import ray_session
 from mien.train.loop import FitResult
@@ -91,6 +92,9 @@ def prepare(recipe: Recipe) -> PreparedRun:
         name=recipe.method, config=recipe.config, classes=data.label_set.classes
     )
     method = builder()
+    if recipe.train.least_workers is not None:
+        *trained_on, _, _ = streams_of(builder())  # the last two are those of evaluation
+        refuse_uneven_batches(recipe.train, trained_on)
     resolved = json.loads(overrides.to_json(recipe))
     uri = tracking_uri(recipe.track.uri, recipe.storage)
     job = TrainJob(

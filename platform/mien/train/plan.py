@@ -13,6 +13,12 @@ class TrainPlan:
     seed: int = 0
     workers: int = 1
     """Ray Train workers, one DDP rank each; 0 runs the loop in the calling process, without Ray."""
+    least_workers: int | None = None
+    """Elastic: with so few workers the run goes on while nodes are gone, and it grows back to
+    ``workers`` when they return. None: it waits for all of them."""
+    grow_check_s: float = 30.0
+    """How often an elastic run looks whether there is room for more workers. Growing starts its
+    workers anew from the newest checkpoint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: CUDA where there is one. ``cuda`` fails where there is none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -31,7 +37,8 @@ class TrainPlan:
     keep_checkpoints: int = 2
     log_every_steps: int = 10
     select: str = "val/uar"
-    """The metric whose best epoch is shipped (larger is better)."""
+    """The metric whose best epoch is shipped (larger is better): ``val/uar``, ``val/war``,
+    ``val/macro_f1``, and of methods that tell action units ``val/au_f1``."""
     evaluate_every_epochs: int = 1
     """Epochs between evaluations on the validation split; the last epoch always has one."""
     max_failures: int = 3
@@ -48,6 +55,13 @@ class TrainPlan:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         if self.workers < 0:
             raise ValueError(f"train.workers must be 0 (no Ray) or more, got {self.workers}")
+        least = self.least_workers
+        if least is not None and not 1 <= least <= self.workers:
+            raise ValueError(
+                f"train.least_workers must be from 1 to train.workers={self.workers}, got {least}"
+            )
+        if self.grow_check_s <= 0:
+            raise ValueError(f"train.grow_check_s must be above 0, got {self.grow_check_s}")
         every = self.checkpoint_every_steps
         if every is not None and every < 1:
             raise ValueError(f"train.checkpoint_every_steps must be at least 1, got {every}")

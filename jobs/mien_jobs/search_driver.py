@@ -33,6 +33,7 @@ from mien.train.on_ray import wants_gpu
 from mien_jobs import overrides
 from mien_jobs.caching import complete_cache, streams_of
 from mien_jobs.methods import make_recipe
+from mien_jobs.recipe import Recipe
 from mien_jobs.search_table import SearchTable, settings_line
 from mien_jobs.searching import RunTrial, Search, read_result, trial_name
 from mien_jobs.space_options import misfit

@@ -79,6 +79,7 @@ def method_at(stage: int, config: ComplexFerConfig | None = None) -> ComplexFer:
         ("awed", ("surprise", "fear")),
         ("happiness", ("happiness",)),
         ("helplessness", ("helplessness",)),
+        ("sadness_anxiety_helplessness", ("sadness", "anxiety", "helplessness")),
         ("very happy", ("very happy",)),
     ],
 )

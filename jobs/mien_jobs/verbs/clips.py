@@ -12,6 +12,10 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "contact-sheet": ("clips_contact_sheet", "a picture of faces, a row for each class"),
     "correct": ("clips_correct", "lay a person's decisions about labels over a manifest"),
     "hide-labels": ("clips_hide_labels", "keep so many labels a class, for semi-supervision"),
+    "merge": (
+        "clips_merge",
+        "several manifests as one: labelled and unlabelled, basic and compound",
+    ),
     "anonymise": ("clips_anonymise", "copies fit for sharing: one face, no tags, new names"),
 }
 """Action: its module in ``mien_jobs.verbs``, and what it does."""

@@ -1,7 +1,7 @@
 """Which basic expressions a class is made of, read from its name.
 
 Names are those that data sets use: ``happily surprised`` (CFEE, RAF-DB), ``happily_surprised``
-(built-in clips), ``anger_surprise`` (lists of basics), and CFEE's three single words.
+(built-in clips), ``anger_anxiety`` (lists of singles, as MAFW's), and CFEE's three single words.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ _WORDS: dict[str, str] = {
         "disgust": "disgust disgusted disgustedly",
         "neutral": "neutral",
         "contempt": "contempt contemptuous",
+        # MAFW's further single expressions, of which its compound classes are made too.
+        "anxiety": "anxiety anxious",
+        "helplessness": "helplessness helpless",
+        "disappointment": "disappointment disappointed",
     }.items()
     for word in words.split()
 }

@@ -289,6 +289,12 @@ class Manifest:
                 "each row, a pyarrow expression over its columns or a predicate on ClipRef"
             ) from error
 
+    def with_absolute_uris(self) -> Manifest:
+        """The same clips, found from anywhere."""
+        if self._base is None:
+            return self
+        return self._of_checked(_resolved(self._table, self._base), None)
+
     def consented(self) -> Manifest:
         """The clips whose people consent; nothing of the others is read."""
         return self.filter(self._table["consent"])

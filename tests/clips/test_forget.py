@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +23,8 @@ from mien.clips.forget.receipt import Receipt, find_receipt
 from mien.clips.forget.runs import search_runs
 from mien.clips.manifest import Manifest
 from mien.media.storage import StorageError
+from mien.monitor.reading import read_sample
+from mien.monitor.sample import REFERENCE_FILE, Sample, write_sample
 
 NAME = "Jane Doe"
 NAN = float("nan")
@@ -360,3 +363,60 @@ def test_a_receipt_knows_its_person_and_hides_the_name_in_places(tmp_path: Path)
     assert NAME not in text
     assert "/data/[person]/film.mp4" in text
     assert Receipt.begin(NAME, ["c1"]).person != receipt.person
+
+
+def write_reference(folder: Path, clip_ids: list[str]) -> Path:
+    """What a training leaves for `mien monitor`, with features of these clips."""
+    folder.mkdir(parents=True, exist_ok=True)
+    many = len(clip_ids)
+    sample = Sample(
+        classes=("joy", "grief"),
+        weights_sha256="w",
+        unit_N=np.arange(many),
+        strand_N=np.arange(many),
+        start_s_N=np.zeros(many),
+        probabilities_NK=np.full((many, 2), 0.5),
+        face_share_N=np.ones(many),
+        has_audio_N=np.ones(many),
+        features_ND=np.arange(many, dtype=np.float32)[:, None],
+        clip_ids_N=np.array(clip_ids),
+    )
+    write_sample(str(folder / REFERENCE_FILE), sample)
+    return folder / REFERENCE_FILE
+
+
+def features_in(reference: Path) -> list[float]:
+    found = read_sample([str(reference)]).features_ND
+    assert found is not None
+    return sorted(found[:, 0].tolist())
+
+
+def test_rows_of_references_of_the_monitor_are_removed(tmp_path: Path) -> None:
+    uri = write(tmp_path / "data", rows())
+    run = make_run(tmp_path / "runs", uri)
+    # The person's clips are c1 and c4; elsewhere other data have the same ids.
+    mine = write_reference(run / "package", ["c0", "c1", "c2", "c4"])
+    other = make_run(tmp_path / "runs", str(tmp_path / "elsewhere.parquet"), "other")
+    theirs = write_reference(other / "package", ["c0", "c1", "c2", "c4"])
+    keys = [set(pq.read_table(file)["clip_key"].to_pylist()) for file in (mine, theirs)]
+    assert len(keys[0]) == 4
+    assert not keys[0] & keys[1]  # salted
+    plan = plan_forgetting(request(tmp_path, uri))
+    outcome = forget(plan, str(tmp_path / "data" / "forgotten-now.json"), lambda line: None)
+    assert features_in(mine) == [0.0, 2.0]
+    assert features_in(theirs) == [0.0, 1.0, 2.0, 3.0]
+    assert outcome.removed["memory_entries"] == 4 + 2
+    assert f"0 entries in memory {mine}" in outcome.verified
+    assert not outcome.remaining
+    assert REFERENCE_FILE not in "\n".join(outcome.left_to_do)
+
+
+def test_references_without_keys_are_named(tmp_path: Path) -> None:
+    uri = write(tmp_path / "data", rows())
+    run = make_run(tmp_path / "runs", uri)
+    old = write_reference(run / "package", ["c0", "c1"])
+    pq.write_table(pq.read_table(old).drop_columns(["clip_key"]), old)
+    plan = plan_forgetting(request(tmp_path, uri))
+    outcome = forget(plan, str(tmp_path / "data" / "forgotten-now.json"), lambda line: None)
+    assert f"delete: {old} may hold features of their clips" in "\n".join(outcome.left_to_do)
+    assert features_in(old) == [0.0, 1.0]

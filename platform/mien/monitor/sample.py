@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mien.evaluate.predictions import Predictions
 from mien.media.storage import write_bytes_atomically
+from mien.monitor.clip_keys import with_clip_keys
 
 REFERENCE_FILE = "monitor-reference.parquet"
 """Lies in a package beside its weights."""
@@ -57,6 +58,8 @@ class Sample:
     """Of the network's last layer; NaN where probabilities are. None where they were not kept."""
     picture_NP: NDArray[np.float32] | None = None
     """See `picture_statistics`; NaN and None as with features."""
+    clip_ids_N: NDArray[np.str_] | None = None
+    """Of clips that were evaluated; None of windows, and of a reference that was read."""
 
     def __post_init__(self) -> None:
         if not len(self):
@@ -133,6 +136,7 @@ def sample_of_predictions(
         has_audio_N=as_floats(part.table["has_audio"].cast(pa.int8())),
         features_ND=_looked_up(features, clip_ids),
         picture_NP=_looked_up(pictures, clip_ids),
+        clip_ids_N=np.asarray(clip_ids, dtype=np.str_),
     )
 
 
@@ -154,6 +158,8 @@ def thinned(sample: Sample, most: int, seed: int = 0) -> Sample:
 def write_sample(location: str, sample: Sample) -> None:
     """Writes at most 2000 rows, without names of clips or people, in an order of chance.
 
+    Clips have a salted hash instead, by which `mien forget` finds them.
+
     Raises:
         StorageError: the location can't be written.
     """
@@ -162,9 +168,12 @@ def write_sample(location: str, sample: Sample) -> None:
     columns = {
         name: pa.array(list(values)) if values.ndim == 2 else pa.array(values)
         for name, values in kept.arrays().items()
+        if name != "clip_ids_N"
     }
     facts = json.dumps({"classes": kept.classes, "weights_sha256": kept.weights_sha256})
     table = pa.table(columns).replace_schema_metadata({_FACTS_KEY: facts.encode()})
+    if kept.clip_ids_N is not None:
+        table = with_clip_keys(table, kept.clip_ids_N.tolist())
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     write_bytes_atomically(location, buffer.getvalue())

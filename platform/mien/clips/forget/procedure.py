@@ -16,6 +16,7 @@ from mien.clips.forget.runs import (
     Mention,
     RunOfPerson,
     forget_in_memory,
+    is_reference,
     memory_left,
     search_runs,
 )
@@ -52,7 +53,7 @@ class ForgetPlan:
 
     @property
     def memories(self) -> list[Mention]:
-        """Checkpoints and packages of our runs that name the person's clips in their own state."""
+        """Checkpoints, packages and references of our runs that hold something about the clips."""
         mentions = [mention for run in self.runs for mention in run.mentions]
         return [mention for mention in mentions if mention.in_memory and mention.is_ours]
 
@@ -137,7 +138,13 @@ def left_to_do(plan: ForgetPlan) -> list[str]:
     for run in plan.runs:
         lines += _run_lines(run, plan.tracked)
     for memory in plan.memories:
-        if unsafe := memory_left(memory, plan.person).unsafe:
+        unsafe = memory_left(memory, plan.person).unsafe
+        if unsafe and is_reference(memory):
+            lines.append(
+                f"delete: {memory.location} may hold features of their clips: it was written when "
+                "references could not be searched; `mien evaluate` writes a new one"
+            )
+        elif unsafe:
             lines.append(
                 f"delete: {memory.location} names {len(unsafe)} clips where other values may be in "
                 f"step with them, first at {unsafe[0]}"

@@ -21,6 +21,8 @@ from mien.clips.forget.memories import Removal, mentions_of, without_clips
 from mien.clips.forget.person import Person
 from mien.clips.splits import PARTS
 from mien.media import storage
+from mien.monitor.clip_keys import rows_of_clips, without_rows_of_clips
+from mien.monitor.sample import REFERENCE_FILE
 
 MEMORY_KEYS = {"state.json": "method", "model.json": "json_state"}
 """Files in which a method keeps its own state, and under which key."""
@@ -37,7 +39,7 @@ class Mention:
     parts: Mapping[str, int]
     """Clips in each part, where the file is a split."""
     in_memory: int = 0
-    """Mentions in a method's own state."""
+    """Mentions in a method's own state, or rows of a reference of `mien monitor`."""
     is_ours: bool = True
     """False: a run on another manifest, whose clips only happen to have the same ids."""
 
@@ -76,7 +78,8 @@ def search_runs(folder: str, person: Person) -> list[RunOfPerson]:
     for file in files:
         run = _run_of(file, recipes)
         is_ours = _is_ours(recipes[run], person) if run else True
-        found = _mention(file, person, is_ours=is_ours)
+        look = _reference_mention if _name(file) == REFERENCE_FILE else _mention
+        found = look(file, person, is_ours=is_ours)
         if found is not None:
             by_run.setdefault(run, []).append(found)
     return [
@@ -86,12 +89,18 @@ def search_runs(folder: str, person: Person) -> list[RunOfPerson]:
 
 
 def forget_in_memory(mention: Mention, person: Person) -> Removal:
-    """Rewrites a checkpoint's or package's state without the person's clips.
+    """Rewrites a checkpoint's or package's state, or a reference, without the person's clips.
 
     Raises:
         StorageError: the file can't be written; it is as it was then.
     """
     data = storage.read_bytes(mention.location)
+    if is_reference(mention):
+        removal = _in_reference(data, person)
+        if removal.removed:
+            cleaned = without_rows_of_clips(data, person.clip_ids)
+            storage.write_bytes_atomically(mention.location, cleaned)
+        return removal
     content, removal = _forgotten(mention, data, person)
     if removal.removed:
         indent = 2 if b"\n" in data.strip() else None
@@ -102,7 +111,20 @@ def forget_in_memory(mention: Mention, person: Person) -> Removal:
 
 def memory_left(mention: Mention, person: Person) -> Removal:
     """What `forget_in_memory` would remove and what it can't; the file is only read."""
-    return _forgotten(mention, storage.read_bytes(mention.location), person)[1]
+    data = storage.read_bytes(mention.location)
+    if is_reference(mention):
+        return _in_reference(data, person)
+    return _forgotten(mention, data, person)[1]
+
+
+def is_reference(mention: Mention) -> bool:
+    """Whether a file is what `mien monitor` compares new predictions with."""
+    return _name(mention.location) == REFERENCE_FILE
+
+
+def _in_reference(data: bytes, person: Person) -> Removal:
+    count = rows_of_clips(data, person.clip_ids)
+    return Removal(unsafe=["any row"]) if count is None else Removal(removed=count)
 
 
 def _forgotten(mention: Mention, data: bytes, person: Person) -> tuple[Any, Removal]:
@@ -150,6 +172,27 @@ def _is_ours(recipe: Any, person: Person) -> bool:
     )
 
 
+def _reference_mention(file: str, person: Person, *, is_ours: bool) -> Mention | None:
+    """Rows of the person; one without keys that may hold some counts as one."""
+    package = storage.join(storage.parent(file), "model.json")
+    if storage.exists(package):
+        is_ours = is_ours and _is_package_ours(_json(package), person)
+    try:
+        rows = rows_of_clips(storage.read_bytes(file), person.clip_ids)
+    except pa.ArrowException as error:
+        raise _unsearchable(file, error) from error
+    if rows is None:
+        rows = int(is_ours)
+    if not rows:
+        return None
+    return Mention(location=file, count=rows, parts={}, in_memory=rows, is_ours=is_ours)
+
+
+def _is_package_ours(info: Mapping[str, Any], person: Person) -> bool:
+    recipe = {**info.get("recipe", {}), "manifest_hash": info.get("manifest_hash")}
+    return _is_ours(recipe, person)
+
+
 def _mention(file: str, person: Person, *, is_ours: bool) -> Mention | None:
     ids = person.clip_ids
     parts: dict[str, int] = {}
@@ -161,10 +204,7 @@ def _mention(file: str, person: Person, *, is_ours: bool) -> Mention | None:
             if _name(file) == "split.json":
                 parts = {part: _num_named(content.get(part), ids) for part in PARTS}
             if _name(file) == "model.json" and is_ours:
-                is_ours = _is_ours(
-                    {**content.get("recipe", {}), "manifest_hash": content.get("manifest_hash")},
-                    person,
-                )
+                is_ours = _is_package_ours(content, person)
             memory = content.get(MEMORY_KEYS.get(_name(file), ""))
             in_memory = sum(1 for _ in mentions_of(memory, ids))
     elif file.endswith(".parquet"):
@@ -188,10 +228,14 @@ def _rows_of_parquet(file: str, ids: frozenset[str]) -> int:
             return 0
         column = pq.read_table(source, columns=["clip_id"])["clip_id"].cast(pa.string())
     except pa.ArrowException as error:
-        raise storage.StorageError(
-            "storage_unreadable", f"{file} can't be searched for the person's clips: {error}"
-        ) from error
+        raise _unsearchable(file, error) from error
     return pc.sum(pc.is_in(column, value_set=pa.array(sorted(ids)))).as_py() or 0
+
+
+def _unsearchable(file: str, error: pa.ArrowException) -> storage.StorageError:
+    return storage.StorageError(
+        "storage_unreadable", f"{file} can't be searched for the person's clips: {error}"
+    )
 
 
 def _json(file: str) -> Any:

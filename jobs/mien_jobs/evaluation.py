@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from mien.cluster.groups import NodeGroup
+from mien.evaluate.calibration import usable_temperatures
 from mien.evaluate.plots import plot_confusion, plot_recalls
 from mien.evaluate.plots_detail import plot_reliability, plot_slices
 from mien.evaluate.predictions import (
@@ -26,7 +27,7 @@ from mien.evaluate.report import Report
 from mien.evaluate.scorecard import Scorecard, make_scorecard
 from mien.evaluate.scorecard_report import scorecard_report
 from mien.evaluate.slices import slice_values
-from mien.infer.package import PackageInfo
+from mien.infer.package import PackageInfo, set_temperatures
 from mien.media.storage import join, write_bytes_atomically
 from mien.monitor.sample import REFERENCE_FILE, Sample, sample_of_predictions, write_sample
 from mien.stream.quarantine import Quarantine
@@ -273,9 +274,14 @@ def _as_predictions(
 
 
 def complete_package(package: Path, found: Evaluation) -> None:
-    """Puts beside a package's weights what was found out about them: card, monitor's reference."""
+    """Puts beside a package's weights what was found out about them: card, monitor's reference,
+    temperatures."""
     write_model_card(package, found.model_card)
     write_sample(str(package / REFERENCE_FILE), found.monitor_sample)
+    # That of sound alone is of no use: films always have a picture.
+    fitted = found.scorecard.calibrations
+    seen = {name: fitted[name] for name in ("video+audio", "video") if name in fitted}
+    set_temperatures(package, usable_temperatures(seen))
 
 
 def save_evaluation(found: Evaluation, folder: str) -> str:

@@ -6,12 +6,14 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mien.infer.film_reading import FilmSettings
 from mien.infer.many_films import Crew, ModelParts
 from mien.infer.one_film import FolderJob
+from mien.infer.package import PackageInfo
 from mien.infer.rows import Columns
 from mien.stream.plan import LoadPlan
 from mien.stream.prepare import PREPARE_VERSION
@@ -40,6 +42,21 @@ def model_parts(folder: str | Path) -> ModelParts:
     )
 
 
+def temperatures_of(info: PackageInfo) -> Mapping[str, float]:
+    """What a package's logits are divided by for calibrated probabilities.
+
+    Raises:
+        ValueError: the package has none.
+    """
+    if not info.temperatures:
+        raise ValueError(
+            "--calibrated: this package has no temperature. A training fits one where it has "
+            "labelled clips to validate on and test on, and `mien promote` where an older package "
+            "lacks it"
+        )
+    return info.temperatures
+
+
 def folder_job(
     out: str,
     model: ModelParts,
@@ -49,6 +66,7 @@ def folder_job(
     *,
     with_effects: bool = False,
     with_features: bool = False,
+    temperatures: Mapping[str, float] | None = None,
 ) -> FolderJob:
     """The work of predicting films into a folder."""
     # Whatever changes rows; the number of cores does not.
@@ -60,6 +78,7 @@ def folder_job(
         "format": table_format,
         "effects": with_effects,
         **({"features": True} if with_features else {}),
+        **({"temperatures": dict(temperatures)} if temperatures else {}),
         **({"post_filter": filtered} if (filtered := settings.post_filter_frames) > 1 else {}),
     }
     return FolderJob(
@@ -71,6 +90,7 @@ def folder_job(
             post_filter_frames=settings.post_filter_frames,
             with_effects=with_effects,
             with_features=with_features,
+            temperatures=temperatures or {},
             weights_sha256=model.info.weights_sha256,
         ),
         asked=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16],

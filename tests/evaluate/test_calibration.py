@@ -13,6 +13,7 @@ from mien.evaluate.calibration import (
     calibrate,
     fit_temperature,
     negative_log_likelihood,
+    usable_temperatures,
 )
 from mien.evaluate.metrics import softmax
 from mien.evaluate.predictions import PredictionsError, make_predictions
@@ -76,3 +77,18 @@ def test_the_scorecard_fits_on_validation_only() -> None:
     assert "test/temperature" not in make_scorecard(test).to_metrics()
     with pytest.raises(PredictionsError, match="must be fitted on other clips"):
         make_scorecard(test, validation=predictions("t", 2, "val"))
+
+
+def test_temperatures_at_the_ends_of_the_search_are_not_shipped() -> None:
+    """A model without an error on validation would become certain of everything."""
+    certain = np.eye(2)[[0, 1] * 20] * 2
+    unsure = np.tile([0.3, -0.3], (40, 1))
+    drawn, labels = planted(200, 5, temperature=2.0)
+    found = {}
+    for name, logits_NK, true_N in (
+        ("certain", certain, np.array([0, 1] * 20)),
+        ("unsure", unsure, np.array([0, 1] * 20)),
+        ("usual", drawn, labels),
+    ):
+        found[name] = calibrate(logits_NK, true_N, fitted_on_MK=logits_NK, fitted_true_M=true_N)
+    assert list(usable_temperatures(found)) == ["usual"]

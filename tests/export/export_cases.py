@@ -71,7 +71,7 @@ def write_package(name: str, folder: Path) -> Path:
         prediction_stream=method.prediction_stream(),
         stages_begun=stages,
         json_state=method.json_state(),
-        metrics={"test/temperature": 1.7},
+        temperatures={"video": 1.7},
     )
     return save_package(folder / "package", info, method.state_dict())
 

@@ -47,7 +47,7 @@ def test_a_small_model_as_a_user_exports_it(
     ]
     contract = json.loads((out / "preprocessing.json").read_text())
     assert contract["classes"] == list(CLASSES)
-    assert contract["calibration"]["temperature"] == 1.7
+    assert contract["calibration"]["temperature_by_input"] == {"video": 1.7}
     assert contract["model"]["package_weights_sha256"] == load_package(package)[0].weights_sha256
     checked = json.loads((out / "check.json").read_text())
     assert {(b["way"], b["batch_size"]) for b in checked["latency"]["batches"]} == {
@@ -89,7 +89,7 @@ def test_the_choice_of_frames_that_the_contract_tells(tmp_path: Path) -> None:
     assert uniform_segments(13, frames).tolist() == by_hand
     assert contract["audio"] is None
     assert contract["video"]["face"] is None
-    assert contract["calibration"]["temperature"] is None
+    assert contract["calibration"]["temperature_by_input"] == {}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from mien.clips.labels import DFEW7, LabelSet
 from mien.infer import package as package_module
-from mien.infer.package import PackageError, PackageInfo, load_package, read_info, save_package
+from mien.infer.package import (
+    PackageError,
+    PackageInfo,
+    load_package,
+    read_info,
+    save_package,
+    set_temperatures,
+)
 from mien.infer.stream_json import stream_spec_from_json, stream_spec_to_json
 from mien_models.contract import AudioSpec, Augmentation, StreamSpec, ViewSpec
 
@@ -53,6 +60,19 @@ def test_round_trip(tmp_path: Path) -> None:
     for name, tensor in tensors().items():
         assert weights[name].dtype == tensor.dtype
         assert torch.equal(weights[name], tensor)
+
+
+def test_temperatures_come_later_and_are_missing_in_older_packages(tmp_path: Path) -> None:
+    folder = save_package(tmp_path / "package", info(), tensors())
+    older = json.loads((folder / "model.json").read_text())
+    del older["temperatures"]
+    (folder / "model.json").write_text(json.dumps(older))
+    before, weights = load_package(folder)
+    assert before.temperatures == {}
+    set_temperatures(folder, {"video": 1.5})
+    after, same = load_package(folder)
+    assert after == dataclasses.replace(before, temperatures={"video": 1.5})
+    assert all(torch.equal(same[name], tensor) for name, tensor in weights.items())
 
 
 def test_changed_weights_are_refused(tmp_path: Path) -> None:
@@ -108,7 +128,7 @@ def test_failure_leaves_the_old_package(tmp_path: Path, monkeypatch: pytest.Monk
     def disk_full(*_args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(package_module, "_write_info", disk_full)
+    monkeypatch.setattr(package_module, "_info_text", disk_full)
     with pytest.raises(OSError, match="No space left"):
         save_package(folder, info(method="new"), tensors())
     assert load_package(folder)[0].method == "old"

@@ -12,12 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from mien.clips.labels import LabelSet
-from mien.infer.package import PackageInfo, save_package
+from mien.infer.package import PackageInfo, save_package, set_temperatures
+from mien.infer.rows import PROBABILITIES_KEY
 from mien_jobs import overrides
 from mien_jobs.cli import main
 from mien_models.mma_dfer import MmaDfer, MmaDferConfig
@@ -137,3 +139,30 @@ def test_killed_in_the_middle_and_run_again(
     rows = pq.read_table(out / "frames", columns=["input", "frame"]).to_pylist()
     assert len({(row["input"], row["frame"]) for row in rows}) == len(rows)
     assert {row["input"] for row in rows} == set(map(str, clips))
+
+
+def test_calibrated_probabilities_are_asked_for_and_named(
+    clip: Path, package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = shutil.copytree(package, tmp_path / "fitted")
+    set_temperatures(fitted, {"video+audio": 0.25, "video": 9.0})
+    tables = {}
+    for name, options in (("raw", []), ("calibrated", ["--calibrated"])):
+        out = tmp_path / f"{name}.parquet"
+        assert (
+            main(["predict", str(clip), "--model", str(fitted), "--out", str(out), *options]) == 0
+        )
+        assert f"{name} probabilities" in capsys.readouterr().out
+        tables[name] = pq.read_table(out)
+        assert tables[name].schema.metadata[PROBABILITIES_KEY].decode().startswith(f"{name}: ")
+    raw, calibrated = (
+        np.array([[row[f"p_{name}"] for name in CLASSES] for row in tables[kind].to_pylist()])
+        for kind in ("raw", "calibrated")
+    )
+    by_hand = raw**4 / (raw**4).sum(axis=1, keepdims=True)  # the clip has sound: T = 1/4
+    np.testing.assert_allclose(calibrated, by_hand, rtol=1e-9)
+    assert tables["raw"]["label"].equals(tables["calibrated"]["label"])
+    assert np.abs(calibrated - raw).max() > 1e-3
+
+    assert main(["predict", str(clip), "--model", str(package), "--calibrated"]) == 2
+    assert "this package has no temperature" in capsys.readouterr().err

@@ -217,3 +217,14 @@ def test_light_and_resolution_are_seen_in_the_pictures() -> None:
     assert picture_statistics(plain_batch(grey).views[0])[0].tolist() == pytest.approx(
         [0.2, 0, 0], abs=1e-6
     )
+
+
+def test_calibrated_tables_are_not_taken_for_a_change(package: Path, tmp_path: Path) -> None:
+    columns = Columns(
+        classes=CLASSES, weights_sha256=weights_of(package), temperatures={"video": 2.0}
+    )
+    location = str(tmp_path / "film.parquet")
+    with table_writer(location, columns.window_schema):
+        pass
+    with pytest.raises(SampleError, match=r"film\.parquet holds calibrated.*without --calibrated"):
+        read_sample([location])

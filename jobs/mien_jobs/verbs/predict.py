@@ -93,6 +93,12 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="windows also bring the network's features, which `mien monitor` compares",
     )
+    parser.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="divide logits by the temperature that was fitted on validation clips, so that "
+        "probabilities are closer to frequencies; labels stay (default: raw)",
+    )
     parser.add_argument("--overlay", metavar="FILE.mp4", help="also the film with what was found")
     parser.add_argument(
         "--timeline",
@@ -118,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     from mien.track.references import resolve
     from mien.train.world import choose_device
     from mien_jobs.data import prediction_plan
-    from mien_jobs.prediction import model_parts
+    from mien_jobs.prediction import model_parts, temperatures_of
     from mien_jobs.tracking import tracking_uri
 
     _check(args)
@@ -133,7 +139,9 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     model = model_parts(resolve(tracking_uri(args.registry, args.storage), args.model))
     classes = model.info.label_set.classes
-    print(f"{model.info.method}, classes {', '.join(classes)}, on {device}")
+    temperatures = temperatures_of(model.info) if args.calibrated else None
+    kind = "calibrated" if args.calibrated else "raw"
+    print(f"{model.info.method}, classes {', '.join(classes)}, on {device}, {kind} probabilities")
     if args.effects and model.info.prediction_stream.audio is None:
         print("warning: --effects: this model does not hear, so that there is nothing to tell")
     wishes = Wishes(
@@ -149,7 +157,11 @@ def run(args: argparse.Namespace) -> int:
     if args.out and not is_file:
         return _into_folder(inputs, args, model, wishes, str(device))
     with model.network(
-        str(device), args.batch, with_effects=args.effects, with_features=args.features
+        str(device),
+        args.batch,
+        with_effects=args.effects,
+        with_features=args.features,
+        temperatures=temperatures,
     ) as network:
         return _one_by_one(inputs, network, wishes)
 
@@ -249,6 +261,7 @@ def _into_folder(
         args.format,
         with_effects=effects,
         with_features=args.features,
+        temperatures=model.info.temperatures if args.calibrated else None,
     )
     workers = 0 if args.workers is None and len(inputs) == 1 else args.workers
     use_ray = workers != 0

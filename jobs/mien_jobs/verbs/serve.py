@@ -137,6 +137,8 @@ def _card(name: str, model: ModelParts, package: Path) -> Mapping[str, Any]:
         "trained": info.created,
         "mien_version": info.mien_version,
         "metrics": dict(info.metrics),
+        "probabilities": "raw; calibrated: softmax(log(p) / temperature)",
+        "temperatures": dict(info.temperatures),
         "intended_use": INTENDED_USE,
         "model_card": text.read_text(encoding="utf-8") if text.is_file() else None,
     }

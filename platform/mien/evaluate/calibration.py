@@ -6,6 +6,7 @@ Shapes: N clips, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,17 @@ def fit_temperature(logits_NK: NDArray[Any], true_N: NDArray[Any]) -> float:
 
     found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
     return float(np.exp(found.x))
+
+
+def usable_temperatures(calibrations: Mapping[str, Calibration]) -> dict[str, float]:
+    """The temperature of each input that a model can ship with: those inside the range.
+
+    At its ends the fit has found no best one: with no error on validation it would be 0, which
+    makes every answer certain, with answers that say nothing endless.
+    """
+    low, high = TEMPERATURES
+    found = {name: item.temperature for name, item in calibrations.items()}
+    return {name: value for name, value in found.items() if 1.1 * low < value < 0.9 * high}
 
 
 def calibrate(

@@ -25,7 +25,7 @@ _MEANINGS = {
     "audio_BFM": "normalised log-mel energies; zeros after the sound's end and for clips without",
     "audio_frames_B": "audio frames before the padding; 0 without sound",
     "has_audio_B": "whether the clip has sound",
-    "logits_BK": "their softmax is the probability of each class",
+    "logits_BK": "their softmax is the raw probability of each class; see calibration",
     "action_unit_logits_BTU": "the sigmoid is the probability that a unit is present in a frame",
     "action_unit_intensity_BTU": "intensity of each unit in a frame, FACS steps 0 to 5",
 }
@@ -52,7 +52,7 @@ def preprocessing_contract(info: PackageInfo, method: Method, plan: LoadPlan) ->
         "outputs": _outputs(method),
         "classes": list(info.label_set.classes),
         "action_units": list(method.action_units),
-        "calibration": _calibration(info.metrics),
+        "calibration": _calibration(info.temperatures),
         "video": _video(stream, plan),
         "audio": None if stream.audio is None else _audio(stream.audio),
         "prepare_version": PREPARE_VERSION,
@@ -84,12 +84,11 @@ def _outputs(method: Method) -> list[dict[str, Any]]:
     ]
 
 
-def _calibration(metrics: Mapping[str, float]) -> dict[str, Any]:
-    found = {name: value for name, value in metrics.items() if name.endswith("/temperature")}
-    note = "softmax(logits / temperature)"
-    if not found:
-        note += "; not in this package: `mien evaluate` fits it on validation people"
-    return {"temperature": min(found.items())[1] if found else None, "use": note}
+def _calibration(temperatures: Mapping[str, float]) -> dict[str, Any]:
+    note = "probabilities of the graph are raw; calibrated: softmax(logits / temperature)"
+    if not temperatures:
+        note += "; none in this package, fitted by a training with validation clips"
+    return {"temperature_by_input": dict(temperatures), "use": note}
 
 
 def _video(stream: StreamSpec, plan: LoadPlan) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def report_film(location: str, network: BatchedNetwork, wishes: Wishes) -> FilmR
         post_filter_frames=wishes.settings.post_filter_frames,
         with_effects=network.with_effects,
         with_features=network.with_features,
+        temperatures=network.temperatures,
         weights_sha256=wishes.weights_sha256,
     )
     timeline = None

@@ -54,6 +54,7 @@ class ModelParts:
         *,
         with_effects: bool = False,
         with_features: bool = False,
+        temperatures: Mapping[str, float] | None = None,
     ) -> BatchedNetwork:
         """The network, ready to be asked."""
         method = restore_method(self.build_method(), self.info, self.tensors)
@@ -64,6 +65,7 @@ class ModelParts:
             batch_size=batch_size,
             with_effects=with_effects,
             with_features=with_features,
+            temperatures=temperatures,
         )
 
 
@@ -126,6 +128,7 @@ def _network(model: ModelParts, job: FolderJob, crew: Crew) -> BatchedNetwork:
         crew.batch_size,
         with_effects=job.columns.with_effects,
         with_features=job.columns.with_features,
+        temperatures=job.columns.temperatures,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -68,6 +68,8 @@ class BatchedNetwork:
         device: Where the network runs.
         batch_size: Windows at once, at most.
         with_effects: Also tell what sound and picture do to the answer, at three times the cost.
+        temperatures: By input (``video+audio``, ``video``), what logits are divided by before the
+            softmax; empty: nothing. Features and effects are of the logits as they are.
         with_features: Also tell the network's features and the pictures' statistics.
     """
 
@@ -80,6 +82,7 @@ class BatchedNetwork:
         batch_size: int = 16,
         with_effects: bool = False,
         with_features: bool = False,
+        temperatures: Mapping[str, float] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
@@ -90,6 +93,7 @@ class BatchedNetwork:
         self.batch_size = batch_size
         self.with_effects = with_effects and self.stream.audio is not None
         self.with_features = with_features
+        self.temperatures = dict(temperatures or {})
         self._device = torch.device(device)
         self._method = method.to(self._device).eval()
         self._waiting: queue.Queue[tuple[Row, Future[Answer]] | None] = queue.Queue(2 * batch_size)
@@ -150,7 +154,7 @@ class BatchedNetwork:
                 f"{batch.clip_ids[0]}: the network's logits are not finite: {logits_BK[0].tolist()}"
                 "; the training diverged or the package is damaged"
             )
-        probabilities_BK = logits_BK.softmax(dim=1).numpy()
+        probabilities_BK = (logits_BK / self._temperature_of(batch)).softmax(dim=1).numpy()
         units, intensities = _units(prediction)
         effects = self._effects(batch, prediction.logits_BK) if self.with_effects else None
         features, pictures = None, None
@@ -169,6 +173,15 @@ class BatchedNetwork:
             )
             for index in range(len(rows))
         ]
+
+    def _temperature_of(self, batch: ClipBatch) -> Tensor:
+        """What the logits of each window are divided by, [B, 1]: without sound, `video`'s."""
+        loudest = "video" if self.stream.audio is None else "video+audio"
+        by_B = [
+            self.temperatures.get(loudest if has_audio else "video", 1.0)
+            for has_audio in batch.has_audio_B.tolist()
+        ]
+        return torch.tensor(by_B, dtype=torch.float64)[:, None]
 
     def _effects(self, batch: ClipBatch, logits_BK: Tensor) -> list[tuple[float | None, float]]:
         """How the label's log-probability changes without sound, and without picture."""

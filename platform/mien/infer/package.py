@@ -32,6 +32,7 @@ from torch import Tensor
 from mien import __version__
 from mien.clips.labels import LabelError, LabelSet
 from mien.infer.stream_json import stream_spec_from_json, stream_spec_to_json
+from mien.media.storage import write_bytes_atomically
 from mien_models.contract import Method, StreamSpec
 
 FORMAT_VERSION = 1
@@ -77,6 +78,9 @@ class PackageInfo:
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Of a slim package, the parts that others trained and that it does not carry, with what
     :attr:`pretrained` knows of them; loading needs them put back."""
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    """By input (``video+audio``, ``video``): what logits are divided by for probabilities that are
+    frequencies, fitted on validation clips. Empty: never fitted, as in older packages."""
     whole_sha256: str = ""
     """Of a slim package, the weights' hash before the parts were left out."""
 
@@ -149,11 +153,22 @@ def save_package(
                 f"these weights don't make the package that was meant: SHA-256 {digest[:12]}..., "
                 f"expected {expected_sha256[:12]}..."
             )
-        _write_info(partial / INFO_FILE, dataclasses.replace(info, weights_sha256=digest))
+        text = _info_text(dataclasses.replace(info, weights_sha256=digest))
+        (partial / INFO_FILE).write_text(text, encoding="utf-8")
         _put_in_place(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def set_temperatures(folder: str | Path, temperatures: Mapping[str, float]) -> None:
+    """Writes into a package what :attr:`PackageInfo.temperatures` describes; weights stay.
+
+    Raises:
+        PackageError: not a package.
+    """
+    info = dataclasses.replace(read_info(folder), temperatures=dict(temperatures))
+    write_bytes_atomically(str(Path(folder) / INFO_FILE), _info_text(info).encode())
 
 
 def load_package(folder: str | Path) -> tuple[PackageInfo, dict[str, Tensor]]:
@@ -304,12 +319,11 @@ def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return stored
 
 
-def _write_info(path: Path, info: PackageInfo) -> None:
+def _info_text(info: PackageInfo) -> str:
     try:
-        text = json.dumps(info.to_json(), indent=2, allow_nan=False)
+        return json.dumps(info.to_json(), indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise PackageError(f"the package's info can't be written as JSON: {error}") from error
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _may_be_replaced(folder: Path) -> bool:

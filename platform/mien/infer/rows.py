@@ -10,8 +10,8 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -30,7 +30,9 @@ PROBABILITIES_KEY = b"mien.probabilities"
 """Of a table's metadata: what the columns p_<class> are, and after which post-filter."""
 UNITS_KEY = b"mien.action_units"
 """Of a table's metadata: unit of measure and calibration of the columns of action units."""
-_SOFTMAX = "softmax of the network's logits, as it was trained, without a temperature"
+_RAW = "raw: softmax of the network's logits, as it was trained, without a temperature"
+CALIBRATED = "calibrated"
+"""What `PROBABILITIES_KEY` starts with where a temperature was applied."""
 _ROWS_AT_ONCE = 1024
 
 Box = tuple[float, float, float, float]
@@ -112,8 +114,21 @@ class Columns:
     """See `PostFilter`; more than 1: frames also have their probabilities before it."""
     with_effects: bool = False
     with_features: bool = False
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    """See `BatchedNetwork`; empty: probabilities are raw."""
     weights_sha256: str = ""
     """Of the model; kept in the metadata of Parquet tables."""
+
+    @property
+    def probabilities(self) -> str:
+        """What the columns p_<class> are, in words."""
+        if not self.temperatures:
+            return _RAW
+        told = ", ".join(f"{value:.3g} ({name})" for name, value in self.temperatures.items())
+        return (
+            f"{CALIBRATED}: softmax of the network's logits divided by {told}, fitted on the "
+            "training's validation clips"
+        )
 
     @property
     def window_schema(self) -> pa.Schema:
@@ -133,7 +148,7 @@ class Columns:
             ],
             metadata={
                 WEIGHTS_KEY: self.weights_sha256.encode(),
-                PROBABILITIES_KEY: _SOFTMAX.encode(),
+                PROBABILITIES_KEY: self.probabilities.encode(),
             },
         )
 
@@ -158,7 +173,7 @@ class Columns:
         )
 
     def _frame_metadata(self) -> dict[bytes, bytes]:
-        told = _SOFTMAX + ", mean of the windows that a frame is in"
+        told = self.probabilities + "; mean of the windows that a frame is in"
         if self._raw_classes:
             told += (
                 f"; then the temporal post-filter: mean over {self.post_filter_frames} frames of "

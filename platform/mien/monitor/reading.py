@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mien.evaluate.predictions import PredictionsError, predictions_of
-from mien.infer.rows import FEATURES, WEIGHTS_KEY
+from mien.infer.rows import CALIBRATED, FEATURES, PROBABILITIES_KEY, WEIGHTS_KEY
 from mien.media.storage import absolute, is_folder, join, list_files, read_bytes
 from mien.monitor.sample import (
     Sample,
@@ -93,7 +93,13 @@ def _of_windows(tables: Sequence[tuple[str, pa.Table]]) -> Sample:
             raise SampleError(
                 f"{file} has other columns than {first_file}: they are not of the same model"
             )
-        hashes.add((table.schema.metadata or {}).get(WEIGHTS_KEY, b"").decode())
+        told = table.schema.metadata or {}
+        if told.get(PROBABILITIES_KEY, b"").startswith(CALIBRATED.encode()):
+            raise SampleError(
+                f"{file} holds calibrated probabilities, models' references raw ones: predict "
+                "without --calibrated what is to be compared"
+            )
+        hashes.add(told.get(WEIGHTS_KEY, b"").decode())
     if len(hashes) > 1:
         raise SampleError(f"{first_file} and others are predictions of different models")
     columns = [*_WINDOW_COLUMNS, *names, *features]

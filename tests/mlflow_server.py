@@ -10,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-_START_S = 120
+_START_S = 240
 
 
 class MlflowServer:
@@ -71,5 +71,6 @@ class MlflowServer:
                 time.sleep(0.2)
             else:
                 return
+        self.stop()
         log = (self._folder / "log").read_text(errors="replace")
         raise AssertionError(f"the MLflow server does not answer:\n{log[-3000:]}")

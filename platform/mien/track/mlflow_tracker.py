@@ -187,6 +187,8 @@ class MlflowTracker:
 def open_client(uri: str) -> MlflowClient:
     """A client of a tracking server or of a local data base, whose folder is made if needed."""
     folder = embedded_folder(uri)
+    # "Waiting up to 300 seconds for model version to finish creation", and it is there.
+    logging.getLogger("mlflow.store.model_registry.abstract_store").setLevel(logging.WARNING)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for chatty in ("alembic", "mlflow.store.db.utils"):  # a dozen lines about new tables

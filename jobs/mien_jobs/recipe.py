@@ -13,6 +13,9 @@ from mien.cluster.groups import ClusterPlan
 from mien.media.faces import FaceRule
 from mien.train.plan import TrainPlan
 
+PROBES = ("identity", "pose")
+"""What `mien probe` and scorecards read from frozen features."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataPlan:
@@ -69,6 +72,14 @@ class TrackPlan:
     alias: str | None = "champion"
     """Alias that the new version gets where no version has it; one that is taken moves by
     `mien promote` alone. None: none."""
+    probes: tuple[str, ...] = ()
+    """What the scorecard also probes the features of the test clips for: ``identity``, ``pose``."""
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.probes) - set(PROBES):
+            raise ValueError(
+                f"track.probes: expected {' or '.join(PROBES)}, got {', '.join(sorted(unknown))}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

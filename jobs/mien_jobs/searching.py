@@ -36,6 +36,7 @@ from mien.track.tracker import NoTracker, Tracker, TrackerSpec
 from mien.train.launch import run_worker
 from mien.train.loop import FitResult
 from mien.train.on_ray import train_on_ray
+from mien.train.validate import CLASS_METRICS, UNIT_METRIC
 from mien.train.world import World, choose_device
 from mien_jobs import overrides
 from mien_jobs.caching import clips_of, complete_cache
@@ -47,7 +48,7 @@ from mien_jobs.training import PreparedRun, fetch_package, prepare, write_run_fi
 
 Say = Callable[[str], None]
 LATENCY = "latency_ms"
-VALIDATION_METRICS = ("val/uar", "val/war", "val/macro_f1")
+VALIDATION_METRICS = (*CLASS_METRICS, UNIT_METRIC)
 METRICS = (*VALIDATION_METRICS, LATENCY)
 """What may be searched for; nothing of it is measured on the test split."""
 RESULT_FILE = "result.json"

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from mien.evaluate.scorecard import Scorecard
 from mien.infer.package import PackageInfo
 from mien.media.storage import (
@@ -31,17 +34,21 @@ from mien.train.elastic import refuse_uneven_batches
 from mien.train.launch import TrainJob, train
 from mien.train.local_ray import ray_session
 from mien.train.loop import FitResult
+from mien.train.validate import CLASS_METRICS, UNIT_METRIC
 from mien_jobs import overrides
 from mien_jobs.caching import complete_cache, streams_of
 from mien_jobs.continual import track_stages
 from mien_jobs.data import RunData, open_data
 from mien_jobs.evaluation import (
+    Evaluation,
     complete_package,
     evaluate_method,
     has_labels,
     track_evaluation,
 )
 from mien_jobs.methods import MethodBuilder, load_method
+from mien_jobs.model_clips import ModelClips
+from mien_jobs.probing import gather_features, probe, with_details
 from mien_jobs.pseudo_labels import track_pseudo_labels
 from mien_jobs.recipe import Recipe
 from mien_jobs.run_note import RUN_NOTE, describe_run
@@ -92,6 +99,7 @@ def prepare(recipe: Recipe) -> PreparedRun:
         name=recipe.method, config=recipe.config, classes=data.label_set.classes
     )
     method = builder()
+    refuse_unscored_choice(recipe, data, method)
     if recipe.train.least_workers is not None:
         *trained_on, _, _ = streams_of(builder())  # the last two are those of evaluation
         refuse_uneven_batches(recipe.train, trained_on)
@@ -128,6 +136,30 @@ def prepare(recipe: Recipe) -> PreparedRun:
     )
     streams = tuple(streams_of(method)) if recipe.data.cache else ()
     return PreparedRun(recipe=recipe, data=data, job=job, streams=streams)
+
+
+def refuse_unscored_choice(recipe: Recipe, data: RunData, method: Method) -> None:
+    """Refuses to choose the best epoch by action units that nobody tells or nobody coded.
+
+    Raises:
+        ValueError: says which, and what to choose by.
+    """
+    if recipe.train.select != UNIT_METRIC:
+        return
+    other = f"choose by classes: --set train.select={CLASS_METRICS[0]}"
+    if not method.action_units:
+        raise ValueError(
+            f"train.select={UNIT_METRIC}: {recipe.method} with these settings tells no action "
+            f"units; {other}"
+        )
+    codes = data.manifest.by_ids(data.split.val).table["action_units"]
+    names = pa.array(method.action_units, pa.string())
+    if not any(pc.any(pc.is_in(part.keys, value_set=names)).as_py() for part in codes.chunks):
+        raise ValueError(
+            f"train.select={UNIT_METRIC}: none of the {len(data.split.val)} validation clips is "
+            f"coded for {', '.join(method.action_units)} (the manifest's column action_units); "
+            f"let the method tell units that are, or {other}"
+        )
 
 
 def given_weights(recipe: Recipe, parts: tuple[str, ...]) -> dict[str, str]:
@@ -253,6 +285,8 @@ def score_and_register(
             use_ray=plan.workers > 0,
             decode_group=run.recipe.cluster.decode,
         )
+        if run.recipe.track.probes:
+            found = _with_probes(found, run, package, info, method, say)
         track_evaluation(tracker, found, folder=run.job.folder, step=fit.steps)
         scorecard = found.scorecard
         say(found.quarantine.summary())
@@ -274,6 +308,23 @@ def score_and_register(
         registered=registered,
         run_id=tracker.run_id,
     )
+
+
+def _with_probes(
+    found: Evaluation, run: PreparedRun, package: Path, info: PackageInfo, method: Method, say: Say
+) -> Evaluation:
+    """The evaluation with the probes that the recipe asks for; clips that can't be probed don't
+    cost a finished training its scores."""
+    model = ModelClips(
+        package=package, info=info, method=method, data=run.data, is_own=True, which="test"
+    )
+    features = gather_features(model, run.recipe.train)
+    try:
+        scores = probe(model, features, run.recipe.track.probes)
+    except ValueError as error:
+        say(f"warning: track.probes: nothing was probed: {error}")
+        return found
+    return with_details(found, model, probes=scores)
 
 
 def _register(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from mien.clips.manifest import Manifest
 from mien_jobs.cli import main
 from mien_jobs.overrides import apply_overrides
+from mien_jobs.probing import POSE_COLUMNS
 from mien_jobs.recipe import Recipe
 from mien_jobs.training import prepare, run_training, with_data
 
@@ -40,19 +42,45 @@ def test_they_train_and_are_scored(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe = with_data(small_recipe("clp"), str(units_alone), "units")
-    recipe = apply_overrides(recipe, ["data.label_set=dfew7"])
-    told: list[str] = []
-    model = run_training(prepare(recipe), say=told.append)
+    recipe = apply_overrides(recipe, ["data.label_set=dfew7", "train.select=val/au_f1"])
+    lines: list[str] = []
+    model = run_training(prepare(recipe), say=lines.append)
     assert model.scorecard is None
-    assert any("no labelled clip to test on" in line for line in told)
+    assert list(model.fit.metrics) == ["val/au_f1"]
+    assert model.fit.best_epoch in (1, 2)
+    assert any("no labelled clip to test on" in line for line in lines)
     out = tmp_path / "out"
     command = ["evaluate", str(model.package), "--decode-tasks", "0", "--out", str(out)]
-    assert main(command) == 0
-    assert "AU12" in capsys.readouterr().out
-    frames = pq.read_table(out / "action-units-test.parquet")
+    assert main([*command, "--split", "all", "--probe", "identity", "pose"]) == 0
+    told = capsys.readouterr().out
+    figures = json.loads((out / "action-units-all.json").read_text())
+    assert f"Mean F1 {figures['pooled_f1']:.3f}." in told
+    identity = figures["probes"]["identity"]
+    assert (identity["num_people"], identity["num_clips"]) == (12, 36)
+    assert identity["chance"] == pytest.approx(1 / 12)
+    assert f"identity, linear       | {identity['linear']['value']:.3f}" in told
+    assert [pose["name"] for pose in figures["probes"]["pose"]] == list(POSE_COLUMNS)
+    page = (out / "action-units-all.html").read_text()
+    assert "a linear probe names" in page
+    frames = pq.read_table(out / "action-units-all.parquet")
     assert frames["AU12_coded"].null_count == 0
     assert 0 <= min(frames["AU12"].to_pylist()) <= max(frames["AU12"].to_pylist()) <= 1
-    assert not (out / "scorecard-test.html").exists()
+    assert not (out / "scorecard-all.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("rdfer", "config.epochs=1", "rdfer with these settings tells no action units; choose by"),
+        ("clp", "config.units.weight=0", "clp with these settings tells no action units"),
+        ("clp", "config.units.names=AU98,AU99", r"validation clips is coded for AU98, AU99"),
+    ],
+)
+def test_units_to_choose_by_have_to_be_there(
+    small_recipe: MakeRecipe, name: str, change: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(small_recipe(name, change, "train.select=val/au_f1"))
 
 
 def test_without_a_label_set_it_is_said_what_to_type(

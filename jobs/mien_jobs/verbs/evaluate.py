@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
+import json
 from contextlib import nullcontext
 
 import pyarrow.parquet as pq
 
+from mien.evaluate.action_units import ActionUnitScores
+from mien.evaluate.probe_scores import ProbeScores
 from mien.evaluate.report import Report
 from mien.media.storage import absolute, join, write_bytes_atomically
 from mien.track.model_card import CARD_FILE
 from mien.train.local_ray import ray_session
 from mien_jobs.evaluation import Evaluation, evaluate_method, has_labels, save_evaluation
 from mien_jobs.model_clips import ModelClips, open_model_clips
+from mien_jobs.probing import gather_features, probe, with_details
+from mien_jobs.recipe import PROBES
 from mien_jobs.unit_scores import UnitEvaluation, evaluate_units
 from mien_jobs.verbs.model_options import (
     add_clip_options,
@@ -31,10 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--present-from",
         type=float,
-        default=1.0,
         metavar="X",
         help="coded intensity from which on an action unit is present, for models that predict "
-        "them; DISFA's protocol: 2 (default: %(default)s)",
+        "them; DISFA's protocol: 2 (default: as in the model's training)",
+    )
+    parser.add_argument(
+        "--probe",
+        nargs="+",
+        choices=PROBES,
+        default=[],
+        help="also put into the scorecard what the frozen features tell of the person, or of "
+        "where the head points (see `mien probe`); looks at the clips once more",
     )
 
 
@@ -45,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     model = open_model_clips(args)
     if model.data.left_out:
         print(model.data.left_out)
-    found = units = None
+    found = units = probes = None
     has_units = bool(model.method.action_units) and _has_codes(model)
     with ray_session(plan) if use_ray else nullcontext():
         if has_labels(model.data, model.which) or not has_units:
@@ -60,12 +73,20 @@ def run(args: argparse.Namespace) -> int:
                 is_own=model.is_own,
             )
         if has_units:
-            units = evaluate_units(model, plan, present_from=args.present_from)
+            from_step = args.present_from
+            if from_step is None:
+                from_step = model.method.units_present_from
+            units = evaluate_units(model, plan, present_from=from_step)
+        if args.probe:
+            probes = probe(model, gather_features(model, plan), args.probe)
     out = absolute(args.out)
     if found is not None:
-        _report_classes(found, out, model.which)
+        scores = None if units is None else units.scores
+        _report_classes(with_details(found, model, units=scores, probes=probes), out, model.which)
     if units is not None:
-        _report_units(units, out, model.which)
+        _keep_frames(units, out, model.which)
+        if found is None:
+            _report_units(units.scores, probes, out, model.which)
     return 0
 
 
@@ -78,8 +99,30 @@ def _report_classes(found: Evaluation, out: str, which: str) -> None:
     print(f"page with pictures: {join(out, f'scorecard-{which}.html')}")
 
 
-def _report_units(units: UnitEvaluation, out: str, which: str) -> None:
-    print(Report(title="Action units", tables=[units.scores.table()]).to_markdown())
+def _report_units(
+    units: ActionUnitScores, probes: ProbeScores | None, out: str, which: str
+) -> None:
+    """The scorecard of a model that is scored by its action units alone."""
+    asked = probes or ProbeScores()
+    report = Report(
+        title=f"Action units, {which} split",
+        lead=[f"Mean F1 {units.pooled_f1:.3f}.", *asked.sentences()],
+        tables=[units.table(), *asked.tables()],
+    )
+    figures = {
+        "split": which,
+        "pooled_f1": units.pooled_f1,
+        "action_units": dataclasses.asdict(units),
+        "probes": None if probes is None else dataclasses.asdict(probes),
+    }
+    place = join(out, f"action-units-{which}")
+    write_bytes_atomically(f"{place}.json", json.dumps(figures, indent=2).encode())
+    write_bytes_atomically(f"{place}.html", report.to_html().encode())
+    print(report.to_markdown())
+    print(f"page: {place}.html")
+
+
+def _keep_frames(units: UnitEvaluation, out: str, which: str) -> None:
     frames = io.BytesIO()
     pq.write_table(units.frames, frames)
     place = join(out, f"action-units-{which}.parquet")

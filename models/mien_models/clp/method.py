@@ -60,6 +60,7 @@ class Clp(Method):
         self.config = config
         self.classes = tuple(classes)
         self.action_units = config.units.names if config.units.weight > 0 else ()
+        self.units_present_from = config.units.present_from
         self.action_unit_calibration = config.units.calibration
         self.network = EmbeddingNetwork(config)
         self.readout = Readout(

@@ -88,12 +88,14 @@ class Method(nn.Module, ABC):
         classes: names of the classes in the order of the logits.
         action_units: names (``"AU12"``) of the units that ``predict`` tells of, in order; none for
             most methods.
+        units_present_from: the coded intensity from which on training took a unit for present.
         action_unit_calibration: what the units' probabilities say of how often a unit is present,
             in words that users read.
     """
 
     classes: tuple[str, ...]
     action_units: tuple[str, ...] = ()
+    units_present_from: float = 1.0
     action_unit_calibration: str = ""
 
     @abstractmethod

@@ -85,6 +85,8 @@ class StreamSpec:
     """True: only clips with a label; False: only clips without; None: all."""
     labels: tuple[str, ...] | None = None
     """Only clips of these classes (names)."""
+    coded: bool = False
+    """Only clips with coded action units."""
     clip_ids: tuple[str, ...] | None = None
     """Only these clips (replay exemplars); the other filters still hold."""
     clip_share: float = 1.0

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from mien.clips.labels import LabelSet
+from mien.evaluate.action_units import ActionUnitScores
 from mien.evaluate.bootstrap import Interval, Score, bootstrap_interval
 from mien.evaluate.calibration import Calibration, calibrate, negative_log_likelihood
 from mien.evaluate.metrics import ClassificationScores, score_logits
 from mien.evaluate.predictions import Predictions, PredictionsError
+from mien.evaluate.probe_scores import ProbeScores
 from mien.evaluate.slices import Slice, SliceRules, make_slices
 
 HEADLINES: tuple[Score, ...] = ("uar", "war", "macro_f1")
@@ -41,6 +43,10 @@ class Scorecard:
     num_unlabelled: int
     """Clips that were predicted but have no label; they are in no score."""
     weights_sha256: str
+    action_units: ActionUnitScores | None = None
+    """Where the model tells units and the clips are coded."""
+    probes: ProbeScores | None = None
+    """Where somebody asked for them."""
 
     @property
     def headline(self) -> ClassificationScores:
@@ -77,6 +83,10 @@ class Scorecard:
                 metrics |= self._flat(prefix, modality)
         if self.worst_slice is not None:
             metrics[f"{self.split}/worst_slice_war"] = self.worst_slice.war
+        if self.action_units is not None:
+            metrics[f"{self.split}/au_f1"] = self.action_units.pooled_f1
+        if self.probes is not None:
+            metrics |= self.probes.to_metrics(self.split)
         return metrics
 
     def _flat(self, prefix: str, modality: str) -> dict[str, float]:
@@ -107,6 +117,8 @@ class Scorecard:
         """All of it as JSON values."""
         data = dataclasses.asdict(self)
         data["worst_slices"] = {k: dataclasses.asdict(v) for k, v in self.worst_slices.items()}
+        if self.action_units is not None:
+            data["action_units"]["pooled_f1"] = self.action_units.pooled_f1
         return data
 
     def per_class_rows(self) -> list[dict[str, Any]]:

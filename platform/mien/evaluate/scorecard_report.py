@@ -12,6 +12,8 @@ def scorecard_report(card: Scorecard, *, title: str = "") -> Report:
     tables = [_modality_table(card), _class_table(card)]
     tables += [_calibration_table(card)] if card.calibrations else []
     tables += [_slice_table(card)] if card.slices else []
+    tables += [card.action_units.table()] if card.action_units else []
+    tables += card.probes.tables() if card.probes else []
     return Report(title=title or f"Scorecard, {card.split} split", lead=_lead(card), tables=tables)
 
 
@@ -48,6 +50,9 @@ def _lead(card: Scorecard) -> list[str]:
         lead.append(f"No clip shows {', '.join(card.headline.absent)}: not part of the UAR.")
     if card.num_unlabelled:
         lead.append(f"{card.num_unlabelled} clips without a label are not scored.")
+    if card.action_units is not None:
+        lead.append(f"Action units: mean F1 {card.action_units.pooled_f1:.3f}.")
+    lead += card.probes.sentences() if card.probes else []
     return lead
 
 

@@ -92,6 +92,8 @@ def select_clips(
     if spec.labelled is not None:
         has_label = pc.is_valid(table["label"])
         keep = pc.and_(keep, has_label if spec.labelled else pc.invert(has_label))
+    if spec.coded:
+        keep = pc.and_(keep, pc.is_valid(table["action_units"]))
     kept = manifest.filter(keep)
     if spec.clip_share < 1:
         kept = kept.filter(_share_of(kept.table["clip_id"], spec.clip_share))

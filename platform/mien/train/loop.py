@@ -26,15 +26,15 @@ a run that was interrupted anywhere and started again ends with the same bits as
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import torch
 
-from mien.evaluate.metrics import score_logits
 from mien.media.storage import join
 from mien.seeds import seed_torch
 from mien.stream.quarantine import Quarantine
@@ -43,7 +43,14 @@ from mien.train.checkpoint import Checkpoint, CheckpointStore
 from mien.train.meter import StepMeter
 from mien.train.plan import TrainPlan
 from mien.train.stage_run import StageRun
-from mien.train.validate import as_given, gather_predictions
+from mien.train.validate import (
+    CLASS_METRICS,
+    UNIT_METRIC,
+    as_given,
+    gather_predictions,
+    validation_metrics,
+    validation_streams,
+)
 from mien.train.world import World, choose_precision
 from mien_models.contract import ClipBatch, EpochNotes, Method, Progress, Stage, StreamSpec
 
@@ -299,28 +306,34 @@ class _Session:
 
     def _evaluate(self, run: StageRun, epoch: int) -> dict[str, float]:
         """Scores of the validation split; empty where there is none."""
-        spec = replace(self.method.prediction_stream().for_prediction("val"), labelled=True)
-        if self.clips.num_clips(spec) == 0:
+        streams = [s for s in validation_streams(self.method) if self.clips.num_clips(s) > 0]
+        if not streams:
             return {}
+        batches = itertools.chain.from_iterable(map(self.clips.scan, streams))
         with run.averaged_weights():
             predicted = gather_predictions(
-                self.method, self.clips.scan(spec), self.world, run.autocast, {"": as_given}
+                self.method, batches, self.world, run.autocast, {"": as_given}
             )[""]
-        scores = score_logits(predicted.logits_NK, predicted.labels_N, self.method.classes)
-        metrics = {"val/uar": scores.uar, "val/war": scores.war, "val/macro_f1": scores.macro_f1}
-        recalls = {
-            f"val/recall/{item.name}": item.recall
-            for item in scores.per_class
-            if item.recall is not None
-        }
+        metrics, details = validation_metrics(self.method, predicted)
         if self.world.is_main:
-            self.tracker.log_metrics(metrics | recalls, self.position.global_step)
+            self.tracker.log_metrics(metrics | details, self.position.global_step)
             shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-            self.say(f"{run.stage.name} epoch {epoch + 1}: {scores.num_clips} clips  {shown}")
+            num_clips = len(predicted.clip_ids)
+            self.say(f"{run.stage.name} epoch {epoch + 1}: {num_clips} clips  {shown}")
         return metrics
 
     def _keep_best(self, run: StageRun, epoch: int, metrics: Mapping[str, float]) -> None:
         if not metrics:
+            return
+        if self.plan.select in CLASS_METRICS and CLASS_METRICS[0] not in metrics:
+            # Clips with action units alone, and nobody asked for those.
+            is_first = epoch < self.plan.evaluate_every_epochs
+            if is_first and self.world.is_main:
+                self.say(
+                    f"warning: no validation clip has a class, which train.select="
+                    f"{self.plan.select} needs: the last epoch is kept, not the best; choose by "
+                    f"action units with train.select={UNIT_METRIC}"
+                )
             return
         if self.plan.select not in metrics:
             raise ValueError(

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from mien.evaluate.action_units import presence, score_action_units
+from mien.evaluate.metrics import score_logits
 from mien.monitor.picture import picture_statistics
 from mien.train.world import World
-from mien_models.contract import ClipBatch, Method
+from mien_models.contract import UNLABELLED, ClipBatch, Method, StreamSpec
+
+CLASS_METRICS = ("val/uar", "val/war", "val/macro_f1")
+UNIT_METRIC = "val/au_f1"
+"""Mean over action units of the F1 of all validation frames together, as the scorecard's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,15 +36,57 @@ class PredictedClips:
     """Under the first condition, where they were asked for."""
     picture_NP: npt.NDArray[np.float32] | None = None
     """See `picture_statistics`; where features were asked for."""
+    units_MU: npt.NDArray[np.float32] | None = None
+    """Probabilities of action units under the first condition in all M sampled frames, where the
+    method tells them and the clips' codes came with them."""
+    codes_MU: npt.NDArray[np.float32] | None = None
+    """Coded intensities of the same frames, NaN where not coded."""
 
 
 Change = Callable[[ClipBatch], ClipBatch]
-Row = tuple[str, list[npt.NDArray[np.float32]], int, bool, float, list[npt.NDArray[np.float32]]]
+Facts = dict[str, npt.NDArray[np.float32]]
+"""Arrays by name, a row a clip or one clip's."""
+Row = tuple[str, list[npt.NDArray[np.float32]], int, bool, float, Facts]
 
 
 def as_given(batch: ClipBatch) -> ClipBatch:
     """The condition that changes nothing."""
     return batch
+
+
+def validation_streams(method: Method) -> list[StreamSpec]:
+    """What is scored after an epoch: clips with a class, and of methods that tell action units
+    those that are coded without one."""
+    plain = method.prediction_stream().for_prediction("val")
+    if not method.action_units:
+        return [replace(plain, labelled=True)]
+    plain = replace(plain, action_units=method.action_units)
+    return [replace(plain, labelled=True), replace(plain, labelled=False, coded=True)]
+
+
+def validation_metrics(
+    method: Method, found: PredictedClips
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Scores by which an epoch can be chosen (`CLASS_METRICS` where clips have classes,
+    `UNIT_METRIC` where units are coded), and those of single classes and units."""
+    metrics: dict[str, float] = {}
+    details: dict[str, float] = {}
+    has_class_N = found.labels_N != UNLABELLED
+    if has_class_N.any():
+        logits_NK = found.logits_NK[has_class_N]
+        scores = score_logits(logits_NK, found.labels_N[has_class_N], method.classes)
+        values = (scores.uar, scores.war, scores.macro_f1)
+        metrics |= dict(zip(CLASS_METRICS, values, strict=True))
+        known = {item.name: item.recall for item in scores.per_class if item.recall is not None}
+        details |= {f"val/recall/{name}": recall for name, recall in known.items()}
+    read_MU, codes_MU = found.units_MU, found.codes_MU
+    if read_MU is not None and codes_MU is not None and not np.isnan(codes_MU).all():
+        truth_MU = presence(codes_MU, threshold=method.units_present_from)
+        units = score_action_units({"val": (read_MU, truth_MU)}, method.action_units)
+        metrics[UNIT_METRIC] = units.pooled_f1
+        f1s = {unit.name: unit.f1 for unit in units.pooled if unit.f1 is not None}
+        details |= {f"{UNIT_METRIC}/{name}": f1 for name, f1 in f1s.items()}
+    return metrics, details
 
 
 @torch.inference_mode()
@@ -68,37 +117,46 @@ def gather_predictions(
         with autocast():
             found = [method.predict(change(on_device)) for change in conditions.values()]
         logits = [one.logits_BK.float().cpu().numpy() for one in found]
-        facts = []
+        facts: dict[str, Tensor] = {}
         if with_features:
-            known = (found[0].features_BD, picture_statistics(on_device.views[0]))
-            facts = [part.float().cpu().numpy() for part in known]
-        mine.extend(_rows(batch, logits, facts))
+            facts["features"] = found[0].features_BD
+            facts["picture"] = picture_statistics(on_device.views[0])
+        units_BTU = found[0].action_unit_logits_BTU
+        if units_BTU is not None and on_device.action_units_BTU is not None:
+            facts["units"] = units_BTU.float().sigmoid()
+            facts["codes"] = on_device.action_units_BTU
+        told = {name: part.float().cpu().numpy() for name, part in facts.items()}
+        mine.extend(_rows(batch, logits, told))
     gathered = (row for worker in world.gather(mine) for row in worker)
     rows = sorted(gathered, key=lambda row: row[0])
     return {name: _as_arrays(rows, condition) for condition, name in enumerate(conditions)}
 
 
-def _rows(
-    batch: ClipBatch,
-    logits: Sequence[npt.NDArray[np.float32]],
-    facts: Sequence[npt.NDArray[np.float32]],
-) -> list[Row]:
+def _rows(batch: ClipBatch, logits: Sequence[npt.NDArray[np.float32]], facts: Facts) -> list[Row]:
     has_face_B = batch.views[0].has_face_BT.float().mean(1).tolist()
     per_clip = [list(parts) for parts in zip(*logits, strict=True)]
     labels_B, has_audio_B = batch.label_B.tolist(), batch.has_audio_B.tolist()
-    told = [[part[index] for part in facts] for index in range(len(batch))]
+    told = [{name: part[index] for name, part in facts.items()} for index in range(len(batch))]
     return list(zip(batch.clip_ids, per_clip, labels_B, has_audio_B, has_face_B, told, strict=True))
 
 
 def _as_arrays(rows: Sequence[Row], condition: int) -> PredictedClips:
     logits = [row[1][condition] for row in rows]
-    has_facts = condition == 0 and bool(rows) and bool(rows[0][5])
+
+    def of_clips(name: str) -> list[npt.NDArray[np.float32]] | None:
+        is_told = condition == 0 and bool(rows) and name in rows[0][5]
+        return [row[5][name] for row in rows] if is_told else None
+
+    features, pictures = of_clips("features"), of_clips("picture")
+    units, codes = of_clips("units"), of_clips("codes")
     return PredictedClips(
         clip_ids=tuple(row[0] for row in rows),
         logits_NK=np.stack(logits) if logits else np.zeros((0, 0), np.float32),
         labels_N=np.asarray([row[2] for row in rows], dtype=np.int64),
         has_audio_N=np.asarray([row[3] for row in rows], dtype=np.bool_),
         has_face_N=np.asarray([row[4] for row in rows], dtype=np.float32),
-        features_ND=np.stack([row[5][0] for row in rows]) if has_facts else None,
-        picture_NP=np.stack([row[5][1] for row in rows]) if has_facts else None,
+        features_ND=None if features is None else np.stack(features),
+        picture_NP=None if pictures is None else np.stack(pictures),
+        units_MU=None if units is None else np.concatenate(units),
+        codes_MU=None if codes is None else np.concatenate(codes),
     )

@@ -168,9 +168,23 @@ def test_moving_averages_by_hand() -> None:
     ledger.update(0, [sure_of("a", 0, 1.0, 0.0, seen=1.0)], relabels=False)
     ledger.update(1, [sure_of("a", 0, 0.0, 1.0, seen=0.0)], relabels=False)
     record = ledger.records["a"]
-    assert record.agreement == pytest.approx(0.7)
-    assert record.probabilities == pytest.approx([0.7, 0.3])
+    # Weights 0.7 and 1, over their sum.
+    assert record.agreement == pytest.approx(0.7 / 1.7, abs=1e-6)
+    assert record.probabilities == pytest.approx([0.7 / 1.7, 1 / 1.7], abs=1e-6)
     assert record.verdict == "hard"
+    ledger.update(2, [sure_of("a", 0, 0.0, 1.0, seen=1.0)], relabels=False)
+    assert record.agreement == pytest.approx((0.49 + 1) / (0.49 + 0.7 + 1), abs=1e-5)
+
+
+def test_ledgers_that_did_not_count_looks_go_on_with_their_history() -> None:
+    ledger = AgreementLedger(replace(PLAIN, momentum=0.5))
+    for epoch in range(3):
+        ledger.update(epoch, [sure_of("a", 0, 0.9, 0.1, seen=0.2 * epoch)], relabels=False)
+    old = ledger.to_json()
+    del old["a"]["looks"]
+    again = AgreementLedger(replace(PLAIN, momentum=0.5))
+    again.load_json(old)
+    assert again.to_json() == ledger.to_json()
 
 
 def test_a_label_corrected_in_the_manifest_starts_anew() -> None:
@@ -244,5 +258,5 @@ def test_the_ledger_survives_json_and_goes_on_alike() -> None:
 
 def test_a_damaged_record_is_refused() -> None:
     ledger = AgreementLedger(PLAIN)
-    with pytest.raises(ValueError, match=r"record of clip 'a' holds \['given'\]"):
+    with pytest.raises(ValueError, match=r"record of clip 'a' holds \['given', 'looks'\]"):
         ledger.load_json({"a": {"given": 1}})

@@ -54,6 +54,8 @@ class ClipRecord:
     """Moving average over epochs."""
     probabilities: list[float]
     """Moving average of the looks' mean."""
+    looks: int = 1
+    """How many the averages are of."""
     relabelled_to: int | None = None
     """The class that is trained instead of the given one."""
     verdict: Verdict = "clean"
@@ -147,13 +149,11 @@ class AgreementLedger:
                 probabilities=[round(value, _DECIMALS) for value in look.probabilities],
             )
             return
-        record.agreement = self._averaged(record.agreement, look.agreement)
+        record.looks += 1
+        share = newest_share(self._config.momentum, record.looks)
+        record.agreement = _averaged(record.agreement, look.agreement, share)
         pairs = zip(record.probabilities, look.probabilities, strict=True)
-        record.probabilities = [self._averaged(old, new) for old, new in pairs]
-
-    def _averaged(self, old: float, new: float) -> float:
-        momentum = self._config.momentum
-        return round(momentum * old + (1.0 - momentum) * new, _DECIMALS)
+        record.probabilities = [_averaged(old, new, share) for old, new in pairs]
 
     def _relabel(self) -> None:
         """Relabels the noisy clips with the largest margins, as far as the caps allow."""
@@ -250,6 +250,11 @@ class AgreementLedger:
             ValueError: a record lacks something.
         """
         names = {item.name for item in fields(ClipRecord)}
+        # Older ledgers did not count looks, but kept them.
+        state = {
+            clip_id: {"looks": max(1, len(values.get("history", ()))), **values}
+            for clip_id, values in state.items()
+        }
         for clip_id, values in state.items():
             if set(values) != names:
                 raise ValueError(
@@ -262,6 +267,20 @@ class AgreementLedger:
             )
             for clip_id, values in state.items()
         }
+
+
+def newest_share(momentum: float, looks: int) -> float:
+    """Share of the newest of so many looks in a moving average without a bias to the first.
+
+    Look i of n counts ``momentum ** (n - i)``, over their sum (as Adam corrects its averages:
+    Kingma & Ba 2015, section 3). With A <- rho A + (1 - rho) A_new alone the first look, that of a
+    network that knows nothing yet, would count rho ** (n - 1): after eight looks at 0.9 a half.
+    """
+    return (1.0 - momentum) / (1.0 - momentum**looks)
+
+
+def _averaged(old: float, new: float, share: float) -> float:
+    return round(old + share * (new - old), _DECIMALS)
 
 
 def _as_json(record: ClipRecord) -> dict[str, Any]:

@@ -6,24 +6,27 @@ interrupted goes on from its newest checkpoint.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from mien.clips.manifest import Manifest
 from mien.evaluate.folds import FoldScores, score_folds
 from mien.evaluate.predictions import Predictions, read_predictions
 from mien.evaluate.protocols import Protocol
 from mien.evaluate.report import Report, Table
-from mien.media.storage import absolute, exists, join, read_bytes, write_bytes_atomically
-from mien.track.tracker import NoTracker, Tracker, TrackerSpec
+from mien.media.storage import absolute, join
+from mien_jobs.benchmark_folds import (
+    Say,
+    fold_name,
+    is_finished,
+    mark_finished,
+    open_tracker,
+    prepare_fold,
+    write_result,
+)
 from mien_jobs.recipe import Recipe
-from mien_jobs.tracking import tracking_uri
-from mien_jobs.training import PreparedRun, prepare, run_training
-
-FINISHED_FILE = "finished.json"
-Say = Callable[[str], None]
+from mien_jobs.training import PreparedRun, run_training
+from mien_jobs.unit_benchmarking import UnitBenchmarkResult, recipe_for_units, score_unit_folds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,9 @@ class BenchmarkResult:
         return Table(title="Folds", head=["fold", "clips", "UAR", "WAR"], rows=rows)
 
 
-def run_benchmark(protocol: Protocol, recipe: Recipe, say: Say = print) -> BenchmarkResult:
+def run_benchmark(
+    protocol: Protocol, recipe: Recipe, say: Say = print
+) -> BenchmarkResult | UnitBenchmarkResult:
     """Runs every fold that is not finished, then scores all of them together.
 
     Args:
@@ -98,30 +103,19 @@ def run_benchmark(protocol: Protocol, recipe: Recipe, say: Say = print) -> Bench
         say: where progress goes.
 
     Raises:
-        ValueError: the manifest lacks the protocol's folds, or a fold was started with other
-            settings.
+        ValueError: the manifest lacks the protocol's folds, a fold was started with other
+            settings, or the method does not tell what the protocol scores.
     """
-    if protocol.label_set is None:
-        raise ValueError(
-            f"protocol {protocol.name} scores action units, which `mien benchmark` can't run yet; "
-            "train fold by fold (data.fold=1 ...) and score with mien.evaluate.action_units"
-        )
+    if protocol.units:
+        recipe = recipe_for_units(protocol, recipe, say)
     folds = protocol.folds_of(Manifest.read(recipe.data.manifest))
     folder = join(absolute(recipe.storage), recipe.name)
-    tracker = _open_tracker(protocol, recipe, folder)
+    tracker = open_tracker(protocol, recipe, folder)
     try:
-        found: dict[str, Predictions] = {}
-        for fold in folds:
-            run = _prepare_fold(protocol, recipe, fold, tracker.run_id)
-            found[_fold_name(fold)] = _fold_predictions(run, fold, say)
-        result = BenchmarkResult(
-            protocol=protocol,
-            recipe=recipe,
-            scores=score_folds(found),
-            modality=next(iter(found.values())).modalities[0],
-            test_sizes={fold: _num_clips(found[_fold_name(fold)]) for fold in folds},
-        )
-        _write(result, folder, tracker)
+        runs = {fold: prepare_fold(protocol, recipe, fold, tracker.run_id) for fold in folds}
+        score = score_unit_folds if protocol.units else _score_class_folds
+        result = score(protocol, recipe, runs, say)
+        write_result(result, folder, tracker)
     except BaseException:
         tracker.finish("FAILED")
         raise
@@ -129,64 +123,27 @@ def run_benchmark(protocol: Protocol, recipe: Recipe, say: Say = print) -> Bench
     return result
 
 
-def _open_tracker(protocol: Protocol, recipe: Recipe, folder: str) -> Tracker:
-    uri = tracking_uri(recipe.track.uri, recipe.storage)
-    if uri is None:
-        return NoTracker()
-    tracker = TrackerSpec(
-        uri=uri,
-        experiment=recipe.track.experiment,
-        run_name=recipe.name,
-        run_key=f"benchmark {folder}",
-    ).open()
-    tracker.set_tags({"mien.protocol": protocol.name, "mien.method": recipe.method})
-    return tracker
-
-
-def _prepare_fold(
-    protocol: Protocol, recipe: Recipe, fold: int | None, parent_run_id: str
-) -> PreparedRun:
-    """The run of one fold, as a child of the benchmark's run."""
-    settings: dict[str, Any] = {"label_set": protocol.label_set}
-    settings |= {"split_by": "columns"} if fold is None else {"fold": fold}
-    data = replace(recipe.data, **settings)
-    run = prepare(replace(recipe, name=f"{recipe.name}-{_fold_name(fold)}", data=data))
-    tracker = run.job.tracker
-    if tracker is None or not parent_run_id:
-        return run
-    child = replace(tracker, parent_run_id=parent_run_id)
-    return replace(run, job=replace(run.job, tracker=child))
+def _score_class_folds(
+    protocol: Protocol, recipe: Recipe, runs: Mapping[int | None, PreparedRun], say: Say
+) -> BenchmarkResult:
+    found = {fold: _fold_predictions(run, fold, say) for fold, run in runs.items()}
+    return BenchmarkResult(
+        protocol=protocol,
+        recipe=recipe,
+        scores=score_folds({fold_name(fold): one for fold, one in found.items()}),
+        modality=next(iter(found.values())).modalities[0],
+        test_sizes={fold: _num_clips(one) for fold, one in found.items()},
+    )
 
 
 def _fold_predictions(run: PreparedRun, fold: int | None, say: Say) -> Predictions:
     """A fold's test predictions; runs it unless it has finished."""
-    marker = join(run.job.folder, FINISHED_FILE)
     location = join(run.job.folder, "predictions-test.parquet")
-    if exists(marker):
-        recorded = json.loads(read_bytes(marker))["split_hash"]
-        if recorded == run.data.split.content_hash:
-            say(f"{_fold_name(fold)}: finished already, {run.job.folder}")
-            return read_predictions(location)
-    say(f"{_fold_name(fold)}: {len(run.data.split.test)} test clips")
-    run_training(run, say)
-    write_bytes_atomically(marker, json.dumps({"split_hash": run.data.split.content_hash}).encode())
+    if not is_finished(run, fold, say):
+        run_training(run, say)
+        mark_finished(run)
     return read_predictions(location)
-
-
-def _fold_name(fold: int | None) -> str:
-    return "fixed" if fold is None else f"fold{fold}"
 
 
 def _num_clips(predictions: Predictions) -> int:
     return len(predictions.labelled().of_modality(predictions.modalities[0]))
-
-
-def _write(result: BenchmarkResult, folder: str, tracker: Tracker) -> None:
-    report = result.report()
-    for suffix, text in (("md", report.to_markdown()), ("html", report.to_html())):
-        write_bytes_atomically(join(folder, f"benchmark.{suffix}"), text.encode())
-    tracker.log_metrics(result.to_metrics(), 0)
-    tracker.log_json("benchmark", {"metrics": result.to_metrics(), "report": report.to_markdown()})
-    for table in report.tables:
-        rows = [dict(zip(table.head, row, strict=False)) for row in table.rows]
-        tracker.log_table(f"benchmark/{table.title}", rows)

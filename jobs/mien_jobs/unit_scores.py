@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from mien.evaluate.action_units import ActionUnitScores, presence, score_action_units
 from mien.train.plan import TrainPlan
@@ -15,6 +16,8 @@ from mien.train.world import choose_device
 from mien_jobs.evaluation import open_source
 from mien_jobs.model_clips import ModelClips
 from mien_models.contract import ClipBatch, Prediction
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +65,18 @@ def evaluate_units(model: ModelClips, plan: TrainPlan, *, present_from: float) -
 
 def score_frames(frames: pa.Table, units: tuple[str, ...], present_from: float) -> ActionUnitScores:
     """Scores of the frames that `evaluate_units` wrote, as one fold."""
+    return score_action_units({"all": read_and_coded(frames, units, present_from)}, units)
+
+
+def read_and_coded(
+    frames: pa.Table, units: tuple[str, ...], present_from: float
+) -> tuple[Floats, Floats]:
+    """Probabilities and truth [N, U] (NaN: not coded) of the frames that `evaluate_units` wrote."""
     read_NU = np.stack([frames[unit].to_numpy() for unit in units], axis=1)
     coded_NU = np.stack(
         [frames[f"{unit}_coded"].to_numpy().astype(np.float64) for unit in units], axis=1
     )
-    truth_NU = presence(coded_NU, threshold=present_from)
-    return score_action_units({"all": (read_NU, truth_NU)}, units)
+    return read_NU, presence(coded_NU, threshold=present_from)
 
 
 def _frames(

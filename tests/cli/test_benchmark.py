@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from mien.clips.manifest import Manifest
-from mien.evaluate.protocols import BP4D, Protocol, Published
+from mien.evaluate.protocols import Protocol, Published
 from mien.track.mlflow_tracker import open_client
 from mien.track.tracker import embedded_uri
 from mien_jobs import overrides
@@ -28,8 +28,8 @@ PROTOCOL = Protocol(
 )
 
 
-def recipe(synth_manifest: Path, tmp_path: Path) -> Recipe:
-    """A short run on clips of twelve people, the first six of whom are fold 1."""
+def with_two_folds(synth_manifest: Path) -> Path:
+    """The clips of twelve people, the first six of whom are fold 1."""
     whole = Manifest.read(str(synth_manifest))
     people = sorted(set(whole.column("subject_id")))
     folds = pa.array([1 + (people.index(who) >= 6) for who in whole.column("subject_id")], "int32")
@@ -37,12 +37,17 @@ def recipe(synth_manifest: Path, tmp_path: Path) -> Recipe:
     table = whole.table.set_column(place, "fold", folds)
     location = synth_manifest.parent / "folds.parquet"
     Manifest(table, base=whole.base).write(str(location))
+    return location
+
+
+def recipe(synth_manifest: Path, tmp_path: Path) -> Recipe:
+    """A short run."""
     base = make_recipe("mma_dfer", "tiny")
     base = replace(base, name="toy", storage=str(tmp_path / "runs"))
     return overrides.apply_overrides(
         base,
         [
-            f"data.manifest={location}",
+            f"data.manifest={with_two_folds(synth_manifest)}",
             "data.val_fraction=0.3",
             "train.workers=0",
             "config.epochs=1",
@@ -82,8 +87,3 @@ def test_folds_are_run_once_and_scored_together(synth_manifest: Path, tmp_path: 
         "toy-fold1": "toy",
         "toy-fold2": "toy",
     }
-
-
-def test_action_units_are_refused_with_a_way_out(synth_manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="bp4d scores action units"):
-        run_benchmark(BP4D, recipe(synth_manifest, tmp_path))

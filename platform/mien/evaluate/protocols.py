@@ -22,6 +22,8 @@ class Published:
     method: str
     scores: Mapping[ScoreName, float]
     """Per cent."""
+    by_unit: Mapping[str, float] = field(default_factory=dict)
+    """F1 of each action unit in per cent, where the table has them."""
     inputs: str = "video"
     source: str = ""
     """Where the figure was read; ``recalled`` figures are not confirmed."""
@@ -43,6 +45,8 @@ class Protocol:
     test_sizes: Mapping[int, int] = field(default_factory=dict)
     """Published test clips of each fold (0: the fixed split)."""
     units: tuple[str, ...] = ()
+    present_from: float = 1.0
+    """Coded intensity from which on a unit counts as present."""
     subject_exclusive: bool = False
     practice: tuple[str, ...] = ()
     """What the field does under this protocol that Mien does not."""
@@ -252,15 +256,37 @@ EXPR = Protocol(
 _ME_GRAPH = "README of ME-GraphAU"
 
 
+_FRAMES = (
+    "Scored are the frames that the method samples of each clip; published are all coded frames. "
+    "Recordings cut into short rows (`mien ingest --window`) come closer."
+)
+_BP4D_UNITS = tuple(f"AU{n}" for n in (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24))
+_DISFA_UNITS = tuple(f"AU{n}" for n in (1, 2, 4, 6, 9, 12, 25, 26))
+_CLP_BY_UNIT = (
+    dict(
+        zip(
+            _BP4D_UNITS,
+            (47.7, 50.9, 49.5, 75.8, 78.7, 80.2, 84.1, 67.1, 52.0, 62.7, 45.7, 54.8),
+            strict=True,
+        )
+    ),
+    dict(zip(_DISFA_UNITS, (42.4, 38.7, 63.5, 59.7, 38.9, 73.0, 85.0, 58.1), strict=True)),
+)
+
+
 def _unit_rows(column: int) -> tuple[Published, ...]:
     table = [
         ("EAC-Net", 55.9, 48.5),
         ("JAA-Net", 60.0, 56.0),
+        ("LP-Net", 61.0, 56.9),
+        ("ARL", 61.1, 58.7),
         ("SRERL", 62.9, 55.9),
         ("UGN-B", 63.3, 60.0),
         ("HMP-PS", 63.4, 61.0),
+        ("SEV-Net", 63.9, 58.8),
         ("FAUDT", 64.2, 61.5),
         ("ME-GraphAU R50", 64.7, 63.1),
+        ("ME-GraphAU Swin-B", 65.5, 62.4),
     ]
     supervised = [
         Published(method=name, scores={"au_f1": scores[column]}, source=_ME_GRAPH)
@@ -269,6 +295,7 @@ def _unit_rows(column: int) -> tuple[Published, ...]:
     clp = Published(
         method="CLP (no labels before the probe)",
         scores={"au_f1": (62.4, 57.4)[column]},
+        by_unit=_CLP_BY_UNIT[column],
         source="recalled",
     )
     return (*supervised, clp)
@@ -279,9 +306,9 @@ BP4D = Protocol(
     data="bp4d",
     num_folds=3,
     scores=("au_f1",),
-    units=tuple(f"AU{n}" for n in (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)),
+    units=_BP4D_UNITS,
     subject_exclusive=True,
-    practice=(_SELECTS,),
+    practice=(_SELECTS, _FRAMES),
     published=_unit_rows(0),
 )
 
@@ -290,9 +317,10 @@ DISFA = Protocol(
     data="disfa",
     num_folds=3,
     scores=("au_f1",),
-    units=tuple(f"AU{n}" for n in (1, 2, 4, 6, 9, 12, 25, 26)),
+    units=_DISFA_UNITS,
+    present_from=2.0,
     subject_exclusive=True,
-    practice=(_SELECTS, "Many papers start from their BP4D model here; Mien does not."),
+    practice=(_SELECTS, _FRAMES, "Many papers start from their BP4D model here; Mien does not."),
     published=_unit_rows(1),
 )
 

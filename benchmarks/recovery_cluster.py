@@ -132,7 +132,14 @@ def kill_process(title: str) -> None:
 def take_away(server: Server) -> threading.Thread:
     """Kills a server, and starts it again on the same data after ``DOWN_S``."""
     server.kill()
-    back = threading.Timer(DOWN_S, server.start)
+
+    def bring_back() -> None:
+        time.sleep(DOWN_S)
+        server.start()
+        # The kernel ends the server with the thread that started it.
+        threading.Event().wait()
+
+    back = threading.Thread(target=bring_back, daemon=True)
     back.start()
     return back
 

@@ -15,7 +15,7 @@ from mien.evaluate.slices import slice_values
 from mien.infer.package import PackageInfo
 from mien.media.storage import join, write_bytes_atomically
 from mien.track.export import ExportSpec
-from mien.track.mlflow_tracker import open_client
+from mien.track.mlflow_tracker import RUN_KEY_TAG, open_client
 from mien.track.promotion import (
     Move,
     describe_version,
@@ -227,9 +227,11 @@ def _register(request: PromotionRequest, model: ModelClips, package: Path) -> in
 
 def _run_of(request: PromotionRequest, package: Path, info: PackageInfo) -> str:
     """The run that trained a package, or a new one for a package of unknown origin."""
-    trained_in = find_run(request.uri, str(package.parent))
-    if trained_in is not None:
-        return trained_in
+    # A package that was fetched from a registry does not lie in the folder of its run.
+    for tag, value in ((RUN_KEY_TAG, str(package.parent)), (WEIGHTS_TAG, info.weights_sha256)):
+        trained_in = find_run(request.uri, tag, value)
+        if trained_in is not None:
+            return trained_in
     short = info.weights_sha256[:12]
     spec = TrackerSpec(
         uri=request.uri,

@@ -28,7 +28,9 @@ def describe_run(recipe: Recipe, data: RunData, card: Scorecard | None) -> str:
         if card.worst_slice is not None:
             lead.append(f"Worst slice: {card.worst_slice.column} = {card.worst_slice.value}.")
         tables += [_confusion_table(card)] if len(card.label_set) <= _MOST_CLASSES else []
-    return Report(title=recipe.name, lead=lead, tables=tables).to_markdown()
+    text = Report(title=recipe.name, lead=lead, tables=tables).to_markdown()
+    # MLflow shows the first lines and folds the rest; the name stands above them already.
+    return text.removeprefix(f"# {recipe.name}\n\n")
 
 
 def with_verdict(note: str, name: str, version: int, *, passed: bool, why: str) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from mien.clips.labels import LabelSet
 from mien.infer.package import PackageInfo, save_package
-from mien.track.mlflow_tracker import open_client
+from mien.track.mlflow_tracker import RUN_KEY_TAG, open_client
 from mien.track.promotion import (
     describe_version,
     find_run,
@@ -99,8 +99,8 @@ def test_the_reason_is_written_down(uri: str, tmp_path: Path) -> None:
     assert version.description == "# Model card"
     assert find_version(uri, "reasons", model.weights_sha256) == 1
     assert find_version(uri, "reasons", "0" * 64) is None
-    assert find_run(uri, "reasons 1.0") == version.run_id
-    assert find_run(uri, "nobody's run") is None
+    assert find_run(uri, RUN_KEY_TAG, "reasons 1.0") == version.run_id
+    assert find_run(uri, RUN_KEY_TAG, "nobody's run") is None
 
 
 def test_what_is_not_there(uri: str) -> None:

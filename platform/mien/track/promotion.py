@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mien.track.mlflow_tracker import RUN_KEY_TAG, open_client
+from mien.track.mlflow_tracker import open_client
 from mien.track.registry import WEIGHTS_TAG, RegistryError
 
 _HISTORY_TAG = "mien.alias_history."
@@ -42,12 +42,12 @@ def find_version(uri: str, name: str, weights_sha256: str) -> int | None:
     return max(same, default=None)
 
 
-def find_run(uri: str, run_key: str) -> str | None:
-    """The id of the newest run of a training; None where it was not tracked here."""
+def find_run(uri: str, tag: str, value: str) -> str | None:
+    """The id of the newest run with a tag; None where there is none."""
     client = open_client(uri)
     experiments = [one.experiment_id for one in client.search_experiments()]
-    quote = '"' if "'" in run_key else "'"
-    query = f"tags.`{RUN_KEY_TAG}` = {quote}{run_key}{quote}"
+    quote = '"' if "'" in value else "'"
+    query = f"tags.`{tag}` = {quote}{value}{quote}"
     order = ["attributes.start_time DESC"]
     runs = client.search_runs(experiments, query, max_results=1, order_by=order)
     return str(runs[0].info.run_id) if runs else None

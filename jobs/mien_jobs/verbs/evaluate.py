@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     found = units = probes = None
     has_units = bool(model.method.action_units) and _has_codes(model)
     with ray_session(plan) if use_ray else nullcontext():
+        if args.probe:
+            probes = probe(model, gather_features(model, plan), args.probe)
         if has_labels(model.data, model.which) or not has_units:
             found = evaluate_method(
                 model.method,
@@ -77,8 +79,6 @@ def run(args: argparse.Namespace) -> int:
             if from_step is None:
                 from_step = model.method.units_present_from
             units = evaluate_units(model, plan, present_from=from_step)
-        if args.probe:
-            probes = probe(model, gather_features(model, plan), args.probe)
     out = absolute(args.out)
     if found is not None:
         scores = None if units is None else units.scores

@@ -63,6 +63,8 @@ def train(
     """Runs one training to its end."""
     common = ["train.decode_tasks=1", "train.device=cpu", "train.log_every_steps=1"]
     common += ["train.checkpoint_every_steps=4", "train.threads_per_worker=1"]
+    # Agreement and validation would take longer than all the steps.
+    common += ["config.agreement.every_epochs=1000", "train.evaluate_every_epochs=1000"]
     common += ["config.batch_size=8", f"storage={folder / 'runs'}", f"track.uri={mlflow}"]
     common += ["cluster.train.label=train", "cluster.decode.label=decode"]
     command = [sys.executable, "-m", "mien_jobs.cli", "train", "rdfer", "--profile", "tiny"]

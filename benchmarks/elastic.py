@@ -129,12 +129,18 @@ def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
     """Both trainings."""
     classes = ("happiness", "sadness", "anger")
     spec = SynthSpec(
-        num_subjects=12, classes=classes, size_px=64, duration_s=0.6, supersample=False, seed=3
+        num_subjects=12,
+        classes=classes,
+        clips_per_class=2 if quick else 6,
+        size_px=64,
+        duration_s=0.6,
+        supersample=False,
+        seed=3,
     )
     write_dataset(spec, folder / "clips", num_workers=0)
     mlflow, nodes = MlflowServer(folder / "mlflow"), Nodes(("decode", "train"))
     mlflow.start()
-    length = [f"config.epochs={4 if quick else 60}"]
+    length = [f"config.epochs={4 if quick else 9}"]
     elastic = ["train.workers=2", "train.least_workers=1", "train.grow_check_s=3"]
     place: Mapping[str, Any] = {
         "folder": folder,

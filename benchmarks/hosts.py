@@ -1,8 +1,8 @@
 """Hosts on one machine: network namespaces on a closed bridge, each with its own processes.
 
-What a host runs sees no process of another, has a /tmp/ray and a /dev/shm of its own, and reaches
-the others by their addresses alone. Needs root, ``ip`` (iproute2), ``unshare`` and ``nsenter``
-(util-linux).
+What a host runs sees no process of another, has a folder for Ray's session and shared memory of its
+own, and reaches the others by their addresses alone. Needs root, ``ip`` (iproute2), ``unshare`` and
+``nsenter`` (util-linux).
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ class Host:
 
     def _boot(self) -> subprocess.Popen[bytes]:
         """The process whose end ends all others of the host."""
+        session = f"{tempfile.gettempdir()}/ray"  # where Ray puts it by itself
         prepare = (
-            f"hostname {self.name} && mount -t tmpfs tmpfs /dev/shm && mkdir -p /tmp/ray && "
-            f"mount --bind {self._private.name} /tmp/ray && touch /tmp/ray/up && "
+            f"hostname {self.name} && mount -t tmpfs tmpfs /dev/shm && mkdir -p {session} && "
+            f"mount --bind {self._private.name} {session} && touch {session}/up && "
             "exec sleep infinity"
         )
         own = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--mount-proc", "--kill-child=KILL"]

@@ -61,7 +61,12 @@ def train(
     after_line: Callable[[Course], None],
 ) -> Course:
     """Runs one training to its end."""
-    common = ["train.decode_tasks=1", "train.device=cpu", "train.log_every_steps=1"]
+    common = [
+        "train.cpus_per_worker=1",
+        "train.decode_tasks=1",
+        "train.device=cpu",
+        "train.log_every_steps=1",
+    ]
     common += ["train.checkpoint_every_steps=4", "train.threads_per_worker=1"]
     # Agreement and validation would take longer than all the steps.
     common += ["config.agreement.every_epochs=1000", "train.evaluate_every_epochs=1000"]

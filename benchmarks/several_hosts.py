@@ -115,7 +115,12 @@ def run_once(site: Site, name: str, data: str, settings: list[str], cut: Cut | N
     run, outcome, lines = name.replace(" ", "-"), Outcome(), []
     common = ["train.workers=2", "train.decode_tasks=1", "train.device=cpu", "track.uri=off"]
     common += ["train.log_every_steps=1", "train.checkpoint_every_steps=1"]
-    common += ["train.threads_per_worker=1", "config.epochs=12", "config.batch_size=8"]
+    common += [
+        "train.cpus_per_worker=1",
+        "train.threads_per_worker=1",
+        "config.epochs=12",
+        "config.batch_size=8",
+    ]
     common += ["cluster.train.label=train", "cluster.decode.label=decode"]
     command = [sys.executable, "-m", "mien_jobs.cli", "train", "rdfer", "--profile", "tiny"]
     command += ["--name", run, "--data", data, "--set", *common, *settings]

@@ -8,15 +8,43 @@ summed: results agree up to rounding, not to the bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from mien.train.plan import TrainPlan
 from mien_models.contract import StreamSpec
 
 
-def workers_asked(plan: TrainPlan) -> int | tuple[int, int]:
-    """What Ray Train is asked for: a number, or the fewest and the most."""
-    return plan.workers if plan.least_workers is None else (plan.least_workers, plan.workers)
+def workers_to_start(plan: TrainPlan, room: int) -> int:
+    """How many workers to start where the cluster holds ``room`` of them."""
+    if plan.least_workers is None:
+        return plan.workers
+    return min(plan.workers, max(plan.least_workers, room))
+
+
+class Growth:
+    """Watches whether a training that runs with fewer workers than it may could have more.
+
+    Ray Train's own elastic groups are not used: they count the nodes of one group alone, those
+    without a label ``ray-subcluster`` (Ray 2.60), and so find no room on a cluster with groups.
+    """
+
+    def __init__(
+        self, plan: TrainPlan, running: int, room: Callable[[], int], grow: Callable[[], object]
+    ) -> None:
+        self._plan, self._running, self._room, self._grow = plan, running, room, grow
+        self._looked = time.monotonic()
+        self._is_asked = False
+
+    def look(self) -> None:
+        """To be called often; asks for the growth once."""
+        now = time.monotonic()
+        if self._is_asked or now - self._looked < self._plan.grow_check_s:
+            return
+        self._looked = now
+        if workers_to_start(self._plan, self._room()) > self._running:
+            self._is_asked = True
+            self._grow()
 
 
 def refuse_uneven_batches(plan: TrainPlan, streams: Iterable[StreamSpec]) -> None:

@@ -22,12 +22,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mien.media.storage import join
 from mien.stream.ray_executor import RayExecutor
-from mien.train.elastic import workers_asked
+from mien.train.elastic import Growth, workers_to_start
 from mien.train.launch import TrainJob, run_worker
 from mien.train.loop import FitResult
 from mien.train.plan import TrainPlan
 from mien.train.prometheus import RunGauges, observed
-from mien.train.waiting import Reminder, shortage
+from mien.train.waiting import Reminder, shortage, training_room
 from mien.train.world import World, choose_device
 
 _POLL_S = 0.3
@@ -37,12 +37,17 @@ class TrainingError(ValueError):
     """A training that its workers refused, or that failed more often than it may."""
 
 
+class RoomForMoreError(RuntimeError):
+    """Ends the workers of a training that goes on with more."""
+
+
 class Messages:
     """The actor through which workers speak to whoever started the training."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._refusals: list[str] = []
+        self._should_grow = False
 
     def say(self, line: str) -> None:
         """A line to print."""
@@ -51,6 +56,19 @@ class Messages:
     def refuse(self, reason: str) -> None:
         """Why a worker will not go on."""
         self._refusals.append(reason)
+
+    def grow(self) -> None:
+        """There is room for more workers: these should end after their next checkpoint."""
+        self._should_grow = True
+
+    def should_grow(self) -> bool:
+        """Whether `grow` was called."""
+        return self._should_grow
+
+    def take_growth(self) -> bool:
+        """The same, once."""
+        found, self._should_grow = self._should_grow, False
+        return found
 
     def take(self) -> list[str]:
         """The lines since the last call."""
@@ -84,15 +102,23 @@ def train_on_ray(
     def lacking() -> str | None:
         return shortage(job.plan, job.cluster, ray.nodes(), use_gpu=wants_gpu(job.plan))
 
+    def room() -> int:
+        return training_room(job.plan, job.cluster, ray.nodes(), use_gpu=wants_gpu(job.plan))
+
     while True:
+        workers = workers_to_start(job.plan, room())
+        growth = Growth(job.plan, workers, room, messages.grow.remote)
         try:
-            with _printing(messages, say, Reminder(lacking, say)):
-                result = _trainer(job, messages, callbacks).fit()
+            with _printing(messages, say, (Reminder(lacking, say).look, growth.look)):
+                result = _trainer(job, workers, messages, callbacks).fit()
             return cast(FitResult, result.return_value)
         except ray.train.TrainingFailedError as error:
             refusals = ray.get(messages.refusals.remote())
             if refusals:
                 raise TrainingError(refusals[0]) from error
+            if ray.get(messages.take_growth.remote()):
+                say("there is room for more workers: starting them all from the newest checkpoint")
+                continue
             failures += 1
             if failures > job.plan.max_failures:
                 raise TrainingError(
@@ -123,7 +149,7 @@ def _refuse_database_of_one_machine(job: TrainJob) -> None:
 
 
 def _trainer(
-    job: TrainJob, messages: Any, callbacks: Sequence[ray.train.UserCallback]
+    job: TrainJob, workers: int, messages: Any, callbacks: Sequence[ray.train.UserCallback]
 ) -> TorchTrainer:
     use_gpu = wants_gpu(job.plan)
     resources = {"CPU": job.plan.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
@@ -131,8 +157,7 @@ def _trainer(
         _worker,
         train_loop_config={"job": job, "messages": messages},
         scaling_config=ScalingConfig(
-            num_workers=workers_asked(job.plan),
-            elastic_resize_monitor_interval_s=job.plan.grow_check_s,
+            num_workers=workers,
             use_gpu=use_gpu,
             resources_per_worker=resources,
             label_selector=job.cluster.train.selector or None,
@@ -162,11 +187,15 @@ def _worker(config: dict[str, Any]) -> FitResult:
     DataContext.get_current().enable_progress_bars = False
     context = ray.train.get_context()
     gauges = RunGauges(job.name)
+    is_elastic = job.plan.least_workers is not None
 
     def report(metrics: Mapping[str, float]) -> None:
         if context.get_world_rank() == 0:
             gauges.set(metrics)
         ray.train.report(dict(metrics))
+        # After an epoch's checkpoint, so that no step is made again.
+        if is_elastic and context.get_world_rank() == 0 and ray.get(messages.should_grow.remote()):
+            raise RoomForMoreError
 
     try:
         world = World(
@@ -192,15 +221,18 @@ def _worker(config: dict[str, Any]) -> FitResult:
 
 
 @contextmanager
-def _printing(messages: Any, say: Callable[[str], None], reminder: Reminder) -> Iterator[None]:
-    """Prints what the workers say, as it comes and to the last line, and what they wait for."""
+def _printing(
+    messages: Any, say: Callable[[str], None], looks: Sequence[Callable[[], None]]
+) -> Iterator[None]:
+    """Prints what the workers say, as it comes and to the last line, and looks around meanwhile."""
     is_over = threading.Event()
 
     def relay() -> None:
         while not is_over.wait(_POLL_S):
             for line in ray.get(messages.take.remote()):
                 say(line)
-            reminder.look()
+            for look in looks:
+                look()
 
     thread = threading.Thread(target=relay, name="mien-messages", daemon=True)
     thread.start()

@@ -28,11 +28,11 @@ def shortage(
         use_gpu: whether each worker has a GPU.
     """
     alive = [node for node in nodes if node["Alive"]]
-    worker = {"CPU": plan.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
     wanted = plan.workers if plan.least_workers is None else plan.least_workers
-    room = _room(alive, cluster.train, worker)
+    room = training_room(plan, cluster, alive, use_gpu=use_gpu)
     if room < wanted:
-        each = " and ".join(f"{amount:g} {name}" for name, amount in worker.items())
+        needs = _needs(plan, use_gpu=use_gpu)
+        each = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
         return (
             f"waiting for nodes: {wanted} training worker(s) of {each} each are wanted on "
             f"{_named(cluster.train)}, the cluster has room for {room}"
@@ -43,6 +43,18 @@ def shortage(
             f"{_named(cluster.decode)}, the cluster has no room for any"
         )
     return None
+
+
+def training_room(
+    plan: TrainPlan, cluster: ClusterPlan, nodes: Iterable[Mapping[str, Any]], *, use_gpu: bool
+) -> int:
+    """How many training workers the living nodes of their group hold, were nothing else running."""
+    alive = [node for node in nodes if node["Alive"]]
+    return _room(alive, cluster.train, _needs(plan, use_gpu=use_gpu))
+
+
+def _needs(plan: TrainPlan, *, use_gpu: bool) -> dict[str, float]:
+    return {"CPU": plan.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
 
 
 def _room(nodes: Iterable[Mapping[str, Any]], group: NodeGroup, each: Mapping[str, float]) -> int:

@@ -119,6 +119,9 @@ def train_on_ray(
             if ray.get(messages.take_growth.remote()):
                 say("there is room for more workers: starting them all from the newest checkpoint")
                 continue
+            if job.plan.least_workers is not None and isinstance(error, ray.train.ControllerError):
+                say(f"{workers} workers did not start in time; counting the nodes again")
+                continue
             failures += 1
             if failures > job.plan.max_failures:
                 raise TrainingError(
@@ -167,7 +170,11 @@ def _trainer(
             # Ray resumes its own bookkeeping under a known name; ours lies in the checkpoints.
             name=f"{job.name}-{time.time_ns()}",
             storage_path=join(job.folder, "ray"),
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
+            failure_config=FailureConfig(
+                max_failures=0,
+                # An elastic group that does not start was counted on a node that has just died.
+                controller_failure_limit=3 if job.plan.least_workers is None else 0,
+            ),
             callbacks=list(callbacks),
         ),
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -29,10 +28,10 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 from report import finish
+from small_training import STEP, small_clips, training_command
 
 from mien.cluster.groups import LABEL
 from mien.evaluate.plot_style import INK, QUIET
-from mien.synth import SynthSpec, write_dataset
 from mien.train.local_ray import QUIET_RAY
 
 HEAD_ID = "f" * 51 + "00000"
@@ -176,16 +175,11 @@ def count_nodes() -> Counter[str]:
 def train(address: str, data: Path, folder: Path, tasks: int, epochs: int) -> Course:
     """One training from its start until the nodes are gone, or for the time limit."""
     settings = ["train.workers=1", f"train.decode_tasks={tasks}", "track.uri=off"]
-    settings += ["train.device=cpu", "train.log_every_steps=1", f"config.epochs={epochs}"]
-    settings += ["config.batch_size=8", "train.threads_per_worker=1"]
-    settings += ["cluster.train.label=train", "cluster.decode.label=decode"]
-    settings += [f"storage={folder / 'runs'}"]
-    command = [sys.executable, "-m", "mien_jobs.cli", "train", "rdfer", "--profile", "tiny"]
-    command += ["--name", f"with-{tasks}", "--data", str(data), "--set", *settings]
+    settings += [f"config.epochs={epochs}", f"storage={folder / 'runs'}"]
     course, log = Course(), folder / f"with-{tasks}.log"
     with open(log, "w") as out:
         process = subprocess.Popen(
-            command,
+            training_command(f"with-{tasks}", data, settings),
             env={**os.environ, "RAY_ADDRESS": address, "PYTHONUNBUFFERED": "1"},
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -193,7 +187,7 @@ def train(address: str, data: Path, folder: Path, tasks: int, epochs: int) -> Co
     while time.monotonic() - course.started < TIME_LIMIT_S:
         now = time.monotonic() - course.started
         course.nodes.append((now, count_nodes()))
-        seen = len(re.findall(r"^\w+ step \d+/", log.read_text(), re.MULTILINE))
+        seen = len([line for line in log.read_text().splitlines() if STEP.match(line)])
         course.steps += [now] * (seen - len(course.steps))
         if not course.ended and process.poll() is not None:
             course.ended, course.code = now, process.returncode
@@ -234,14 +228,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the first training only, shorter")
     quick = parser.parse_args().quick
     os.environ |= {**QUIET_RAY, "OMP_NUM_THREADS": "1"}
-    classes = ("happiness", "sadness", "anger")
-    spec = SynthSpec(
-        num_subjects=12, classes=classes, size_px=64, duration_s=0.6, supersample=False, seed=3
-    )
     courses: dict[str, Course] = {}
     with tempfile.TemporaryDirectory(prefix="mien-as-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        data = write_dataset(spec, folder / "clips", num_workers=0)
+        data = small_clips(folder / "clips")
         with autoscaling_cluster(folder, most=3) as address:
             for tasks in (1,) if quick else (1, 3):
                 title = f"{tasks} decoding task{'s' if tasks > 1 else ''}, 1 worker that trains"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -26,12 +25,11 @@ from typing import Any
 
 from recovery_cluster import MlflowServer, Nodes
 from report import finish
+from small_training import STEP, WORKERS, small_clips, training_command
 
-from mien.synth import SynthSpec, write_dataset
 from mien.train.local_ray import QUIET_RAY
 
 TIME_LIMIT_S = 1500.0
-STEP, WORKERS = re.compile(r"\w+ step (\d+)/"), re.compile(r" (\d+) worker\(s\) on ")
 
 
 @dataclass
@@ -61,21 +59,13 @@ def train(
     after_line: Callable[[Course], None],
 ) -> Course:
     """Runs one training to its end."""
-    common = [
-        "train.cpus_per_worker=1",
-        "train.decode_tasks=1",
-        "train.device=cpu",
-        "train.log_every_steps=1",
-    ]
-    common += ["train.checkpoint_every_steps=4", "train.threads_per_worker=1"]
+    common = ["train.cpus_per_worker=1", "train.decode_tasks=1", "train.checkpoint_every_steps=4"]
     # Agreement and validation would take longer than all the steps.
     common += ["config.agreement.every_epochs=1000", "train.evaluate_every_epochs=1000"]
-    common += ["config.batch_size=8", f"storage={folder / 'runs'}", f"track.uri={mlflow}"]
-    common += ["cluster.train.label=train", "cluster.decode.label=decode"]
-    command = [sys.executable, "-m", "mien_jobs.cli", "train", "rdfer", "--profile", "tiny"]
-    command += ["--name", name, "--data", str(folder / "clips" / "manifest.parquet")]
+    common += [f"storage={folder / 'runs'}", f"track.uri={mlflow}"]
+    data = folder / "clips" / "manifest.parquet"
     process = subprocess.Popen(
-        [*command, "--set", *common, *settings],
+        training_command(name, data, [*common, *settings]),
         env={**os.environ, "RAY_ADDRESS": address, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -132,17 +122,7 @@ def losses(uri: str, name: str) -> tuple[int, dict[int, float]]:
 
 def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
     """Both trainings."""
-    classes = ("happiness", "sadness", "anger")
-    spec = SynthSpec(
-        num_subjects=12,
-        classes=classes,
-        clips_per_class=2 if quick else 6,
-        size_px=64,
-        duration_s=0.6,
-        supersample=False,
-        seed=3,
-    )
-    write_dataset(spec, folder / "clips", num_workers=0)
+    small_clips(folder / "clips", clips_per_class=2 if quick else 6)
     mlflow, nodes = MlflowServer(folder / "mlflow"), Nodes(("decode", "train"))
     mlflow.start()
     length = [f"config.epochs={4 if quick else 9}"]

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -38,8 +37,8 @@ from recovery_cluster import (
     upload,
 )
 from report import finish
+from small_training import STEP, small_clips, training_command
 
-from mien.synth import SynthSpec, write_dataset
 from mien.train.local_ray import QUIET_RAY
 
 KILL_AT_STEP = 4
@@ -108,11 +107,7 @@ def main() -> None:
 
 def measure(folder: Path, chosen: list[str] | None) -> dict[str, Any]:
     """All runs on one cluster; what is killed is put back before the next."""
-    classes = ("happiness", "sadness", "anger")
-    spec = SynthSpec(
-        num_subjects=12, classes=classes, size_px=64, duration_s=0.6, supersample=False, seed=3
-    )
-    local = write_dataset(spec, folder / "clips", num_workers=0)
+    local = small_clips(folder / "clips")
     s3, mlflow = start_servers(folder)
     nodes = Nodes()
     place = Place(nodes=nodes, data=upload(local), folder=folder, mlflow=mlflow.uri)
@@ -169,7 +164,7 @@ def run_once(place: Place, name: str, kill: Kill | None) -> Outcome:
         for line in process.stdout:
             lines.append(line)
             place.nodes.replace_killed()
-            if (found := re.match(r"\w+ step (\d+)/", line)) is None:
+            if (found := STEP.match(line)) is None:
                 continue
             step = int(found[1])
             if outcome.killed_at and outcome.recovered_s is None and step > max(outcome.steps):
@@ -206,15 +201,10 @@ def _disturb(kill: Kill, process: subprocess.Popen[str], outcome: Outcome) -> No
 
 
 def _start(place: Place, run: str) -> subprocess.Popen[str]:
-    settings = ["train.workers=1", "train.decode_tasks=1", "train.device=cpu"]
-    settings += ["train.log_every_steps=1", "train.checkpoint_every_steps=1"]
-    settings += ["config.epochs=6", "config.batch_size=8", "train.threads_per_worker=1"]
-    settings += ["cluster.train.label=train", "cluster.decode.label=decode"]
-    settings += [f"storage={place.folder / 'runs'}", f"track.uri={place.mlflow}"]
-    command = [sys.executable, "-m", "mien_jobs.cli", "train", "rdfer", "--profile", "tiny"]
-    command += ["--name", run, "--data", place.data, "--set", *settings]
+    settings = ["train.workers=1", "train.decode_tasks=1", "train.checkpoint_every_steps=1"]
+    settings += ["config.epochs=6", f"storage={place.folder / 'runs'}", f"track.uri={place.mlflow}"]
     return subprocess.Popen(
-        command,
+        training_command(run, place.data, settings),
         env={**os.environ, "RAY_ADDRESS": place.nodes.address, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

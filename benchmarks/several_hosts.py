@@ -29,9 +29,9 @@ from typing import Any
 from hosts import INTERFACE, Host, Network, missing
 from recovery_cluster import STORE_BYTES, S3Server, upload
 from report import finish
+from small_training import STEP, WORKERS, small_clips, training_command
 
 from mien.cluster.groups import LABEL
-from mien.synth import SynthSpec, write_dataset
 from mien.train.local_ray import QUIET_RAY
 
 PORT, CUT_AT_STEP, CUT_S = 6379, 4, 10.0
@@ -113,18 +113,10 @@ class Site:
 def run_once(site: Site, name: str, data: str, settings: list[str], cut: Cut | None) -> Outcome:
     """One training on the head host, disturbed once."""
     run, outcome, lines = name.replace(" ", "-"), Outcome(), []
-    common = ["train.workers=2", "train.decode_tasks=1", "train.device=cpu", "track.uri=off"]
-    common += ["train.log_every_steps=1", "train.checkpoint_every_steps=1"]
-    common += [
-        "train.cpus_per_worker=1",
-        "train.threads_per_worker=1",
-        "config.epochs=12",
-        "config.batch_size=8",
-    ]
-    common += ["cluster.train.label=train", "cluster.decode.label=decode"]
-    command = [sys.executable, "-m", "mien_jobs.cli", "train", "rdfer", "--profile", "tiny"]
-    command += ["--name", run, "--data", data, "--set", *common, *settings]
-    command += [f"storage={site.folder / 'runs'}"]
+    common = ["train.workers=2", "train.cpus_per_worker=1", "train.decode_tasks=1"]
+    common += ["train.checkpoint_every_steps=1", "config.epochs=12", "track.uri=off"]
+    common += [f"storage={site.folder / 'runs'}"]
+    command = training_command(run, data, [*common, *settings])
     environment = site.environment | {"RAY_ADDRESS": f"{site.head.address}:{PORT}"}
     started = time.monotonic()
     process = site.head.start(
@@ -136,14 +128,14 @@ def run_once(site: Site, name: str, data: str, settings: list[str], cut: Cut | N
     for line in process.stdout:
         lines.append(line)
         since = time.monotonic() - (outcome.cut_at or 0.0)
-        if found := re.search(r" (\d+) worker\(s\) on ", line):
+        if found := WORKERS.search(line):
             outcome.workers.append(int(found[1]))
         if WAITS in line and outcome.said_s is None and outcome.cut_at:
             outcome.said_s = since
             print(f"  it says: {line.strip()}", file=sys.stderr, flush=True)
             if cut is not None and cut.when_it_says_so is not None:
                 cut.when_it_says_so(site)
-        if found := re.match(r"\w+ step (\d+)/", line):
+        if found := STEP.match(line):
             step = int(found[1])
             if outcome.cut_at and outcome.recovered_s is None and step > max(outcome.steps):
                 outcome.recovered_s = since
@@ -194,11 +186,7 @@ CUTS = {
 
 def measure(folder: Path, chosen: list[str] | None) -> dict[str, Any]:
     """All runs on one site."""
-    classes = ("happiness", "sadness", "anger")
-    spec = SynthSpec(
-        num_subjects=12, classes=classes, size_px=64, duration_s=0.6, supersample=False, seed=3
-    )
-    local = write_dataset(spec, folder / "clips", num_workers=0)
+    local = small_clips(folder / "clips")
     outcomes: dict[str, Outcome] = {}
     with Network() as network:
         site = Site(network, folder)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _START_S = 240
@@ -74,3 +76,14 @@ class MlflowServer:
         self.stop()
         log = (self._folder / "log").read_text(errors="replace")
         raise AssertionError(f"the MLflow server does not answer:\n{log[-3000:]}")
+
+
+@contextmanager
+def running_server(folder: Path) -> Iterator[str]:
+    """The address of a server that runs meanwhile."""
+    server = MlflowServer(folder)
+    server.start()
+    try:
+        yield server.uri
+    finally:
+        server.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
-from mlflow_server import MlflowServer
+from mlflow_server import running_server
 
 from mien.infer.package import read_info
 from mien.infer.rows import WEIGHTS_KEY
@@ -29,10 +29,8 @@ ANY_TIME = ["--max-latency-ratio", "1000", "--decode-tasks", "0"]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    running = MlflowServer(tmp_path_factory.mktemp("server"))
-    running.start()
-    yield running.uri
-    running.stop()
+    with running_server(tmp_path_factory.mktemp("server")) as uri:
+        yield uri
 
 
 def train(manifest: Path, name: str, *options: str, epochs: int) -> str:

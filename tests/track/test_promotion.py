@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
+from weight_package import save_weight
 
-from mien.clips.labels import LabelSet
-from mien.infer.package import PackageInfo, save_package
 from mien.track.mlflow_tracker import RUN_KEY_TAG, open_client
 from mien.track.promotion import (
     describe_version,
@@ -22,7 +20,6 @@ from mien.track.promotion import (
 from mien.track.references import resolve
 from mien.track.registry import RegisteredModel, RegistryError, register
 from mien.track.tracker import TrackerSpec, embedded_uri
-from mien_models.contract import StreamSpec
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +29,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def registered(uri: str, folder: Path, name: str, value: float) -> RegisteredModel:
     """A version without an alias; ``value`` is its only weight."""
-    info = PackageInfo(
-        method="probe",
-        config={},
-        label_set=LabelSet(name="two", classes=("a", "b")),
-        prediction_stream=StreamSpec(),
-        stages_begun=0,
-    )
-    package = save_package(folder / str(value), info, {"weight": torch.tensor([value])})
+    package = save_weight(folder / str(value), value)
     run_id = TrackerSpec(uri=uri, run_key=f"{name} {value}").open().run_id
     return register(uri, run_id, package, name=name, alias=None)
 

@@ -6,25 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
+from weight_package import save_weight
 
-from mien.clips.labels import LabelSet
-from mien.infer.package import PackageError, PackageInfo, load_package, read_info, save_package
+from mien.infer.package import PackageError, load_package, read_info
 from mien.track.references import resolve
 from mien.track.registry import WEIGHTS_TAG, RegistryError, register
 from mien.track.tracker import Tracker, TrackerSpec, embedded_uri
-from mien_models.contract import StreamSpec
-
-
-def package(folder: Path, weight: float) -> Path:
-    info = PackageInfo(
-        method="probe",
-        config={},
-        label_set=LabelSet(name="two", classes=("a", "b")),
-        prediction_stream=StreamSpec(),
-        stages_begun=0,
-    )
-    return save_package(folder, info, {"weight": torch.tensor([weight])})
 
 
 def weight_of(uri: str | None, reference: str) -> float:
@@ -43,10 +30,10 @@ def start(uri: str, folder: Path, name: str) -> Tracker:
 def test_a_run_is_its_stored_package_or_the_one_in_its_folder(uri: str, tmp_path: Path) -> None:
     registered, trained = tmp_path / "registered", tmp_path / "trained"
     first = start(uri, registered, "one that is registered")
-    register(uri, first.run_id, package(registered / "package", 1.0), name="faces")
+    register(uri, first.run_id, save_weight(registered / "package", 1.0), name="faces")
     shutil.rmtree(registered)
     second = start(uri, trained, "one that is not")
-    package(trained / "package", 2.0)
+    save_weight(trained / "package", 2.0)
     for run, name, weight in (
         (first, "one that is registered", 1.0),
         (second, "one that is not", 2.0),
@@ -58,10 +45,10 @@ def test_a_run_is_its_stored_package_or_the_one_in_its_folder(uri: str, tmp_path
 
 def test_another_package_in_a_run_s_folder_is_noticed(uri: str, tmp_path: Path) -> None:
     run = start(uri, tmp_path, "swapped")
-    trained = read_info(package(tmp_path / "package", 1.0))
+    trained = read_info(save_weight(tmp_path / "package", 1.0))
     run.set_tags({WEIGHTS_TAG: trained.weights_sha256})
     assert weight_of(uri, "swapped") == 1.0
-    package(tmp_path / "package", 2.0)
+    save_weight(tmp_path / "package", 2.0)
     with pytest.raises(PackageError, match=r"not the package of run swapped \(\w+\)"):
         resolve(uri, "swapped")
 
@@ -75,7 +62,7 @@ def test_runs_that_can_t_be_used_say_why(uri: str, tmp_path: Path) -> None:
         resolve(uri, "early")
     with pytest.raises(RegistryError, match="no run has the id 'abc'"):
         resolve(uri, "runs:/abc")
-    package(tmp_path / "package", 1.0)
+    save_weight(tmp_path / "package", 1.0)
     register(uri, early.run_id, tmp_path / "package", name="voices")
     with pytest.raises(RegistryError, match=r"say which version: voices@champion or voices/VERS"):
         resolve(uri, "voices")

@@ -7,36 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from mlflow_server import MlflowServer
+from mlflow_server import running_server
+from weight_package import save_weight
 
-from mien.clips.labels import LabelSet
-from mien.infer.package import PackageInfo, load_package, save_package
+from mien.infer.package import load_package
 from mien.track.promotion import move_alias, rollback, version_of, write_verdict
 from mien.track.references import resolve
 from mien.track.registry import RegistryError, register
 from mien.track.tracker import TrackerSpec
-from mien_models.contract import StreamSpec
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    running = MlflowServer(tmp_path_factory.mktemp("server"))
-    running.start()
-    yield running.uri
-    running.stop()
-
-
-def package(folder: Path) -> Path:
-    info = PackageInfo(
-        method="probe",
-        config={},
-        label_set=LabelSet(name="two", classes=("a", "b")),
-        prediction_stream=StreamSpec(),
-        stages_begun=0,
-    )
-    return save_package(folder, info, {"weight": torch.arange(5.0)})
+    with running_server(tmp_path_factory.mktemp("server")) as uri:
+        yield uri
 
 
 def test_run_and_registry_through_a_server(
@@ -53,7 +39,7 @@ def test_run_and_registry_through_a_server(
     second.log_metrics({"loss": 0.5}, 1)
     second.finish()
 
-    register(server, second.run_id, package(tmp_path / "package"), name="net")
+    register(server, second.run_id, save_weight(tmp_path / "package", *range(5)), name="net")
     cache = tmp_path / "cache"
     found = resolve(server, "net@champion", cache=cache)
     assert found.parent == cache
@@ -62,7 +48,8 @@ def test_run_and_registry_through_a_server(
 
     time_of_download = found.stat().st_ctime_ns
     assert resolve(server, "net/1", cache=cache).stat().st_ctime_ns == time_of_download
-    register(server, first.run_id, package(tmp_path / "second"), name="net", alias=None)
+    other = save_weight(tmp_path / "second", *range(5))
+    register(server, first.run_id, other, name="net", alias=None)
     write_verdict(server, "net", 2, passed=True, why="gain: UAR +0.100")
     move_alias(server, "net", "champion", 2, expected=1)
     assert version_of(server, "net", "champion") == 2

@@ -75,10 +75,10 @@ def run(args: argparse.Namespace) -> int:
                 is_own=model.is_own,
             )
         if has_units:
-            from_step = args.present_from
-            if from_step is None:
-                from_step = model.method.units_present_from
-            units = evaluate_units(model, plan, present_from=from_step)
+            present_from = args.present_from
+            if present_from is None:
+                present_from = model.method.units_present_from
+            units = evaluate_units(model, plan, present_from=present_from)
     out = absolute(args.out)
     if found is not None:
         scores = None if units is None else units.scores

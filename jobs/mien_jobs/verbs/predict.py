@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         weights_sha256=model.info.weights_sha256,
     )
     if args.out and not is_file:
-        return _into_folder(inputs, args, model, wishes, str(device))
+        return _into_folder(inputs, args, model, wishes, str(device), temperatures)
     with model.network(
         str(device),
         args.batch,
@@ -239,7 +240,12 @@ def _one_by_one(inputs: list[str], network: BatchedNetwork, wishes: Wishes) -> i
 
 
 def _into_folder(
-    inputs: list[str], args: argparse.Namespace, model: ModelParts, wishes: Wishes, device: str
+    inputs: list[str],
+    args: argparse.Namespace,
+    model: ModelParts,
+    wishes: Wishes,
+    device: str,
+    temperatures: Mapping[str, float] | None,
 ) -> int:
     from contextlib import nullcontext
 
@@ -261,7 +267,7 @@ def _into_folder(
         args.format,
         with_effects=effects,
         with_features=args.features,
-        temperatures=model.info.temperatures if args.calibrated else None,
+        temperatures=temperatures,
     )
     workers = 0 if args.workers is None and len(inputs) == 1 else args.workers
     use_ray = workers != 0

@@ -8,9 +8,9 @@ summed: results agree up to rounding, not to the bit.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 
+from mien.train.pace import Pace
 from mien.train.plan import TrainPlan
 from mien_models.contract import StreamSpec
 
@@ -33,15 +33,13 @@ class Growth:
         self, plan: TrainPlan, running: int, room: Callable[[], int], grow: Callable[[], object]
     ) -> None:
         self._plan, self._running, self._room, self._grow = plan, running, room, grow
-        self._looked = time.monotonic()
+        self._pace = Pace(plan.grow_check_s)
         self._is_asked = False
 
     def look(self) -> None:
         """To be called often; asks for the growth once."""
-        now = time.monotonic()
-        if self._is_asked or now - self._looked < self._plan.grow_check_s:
+        if self._is_asked or not self._pace.is_due():
             return
-        self._looked = now
         if workers_to_start(self._plan, self._room()) > self._running:
             self._is_asked = True
             self._grow()

@@ -99,6 +99,8 @@ def train_on_ray(
     messages = _start_messages()
     failures = 0
 
+    is_elastic = job.plan.least_workers is not None
+
     def lacking() -> str | None:
         return shortage(job.plan, job.cluster, ray.nodes(), use_gpu=wants_gpu(job.plan))
 
@@ -106,10 +108,12 @@ def train_on_ray(
         return training_room(job.plan, job.cluster, ray.nodes(), use_gpu=wants_gpu(job.plan))
 
     while True:
-        workers = workers_to_start(job.plan, room())
-        growth = Growth(job.plan, workers, room, messages.grow.remote)
+        workers, looks = job.plan.workers, [Reminder(lacking, say).look]
+        if is_elastic:
+            workers = workers_to_start(job.plan, room())
+            looks.append(Growth(job.plan, workers, room, messages.grow.remote).look)
         try:
-            with _printing(messages, say, (Reminder(lacking, say).look, growth.look)):
+            with _printing(messages, say, looks):
                 result = _trainer(job, workers, messages, callbacks).fit()
             return cast(FitResult, result.return_value)
         except ray.train.TrainingFailedError as error:
@@ -119,7 +123,7 @@ def train_on_ray(
             if ray.get(messages.take_growth.remote()):
                 say("there is room for more workers: starting them all from the newest checkpoint")
                 continue
-            if job.plan.least_workers is not None and isinstance(error, ray.train.ControllerError):
+            if is_elastic and isinstance(error, ray.train.ControllerError):
                 say(f"{workers} workers did not start in time; counting the nodes again")
                 continue
             failures += 1

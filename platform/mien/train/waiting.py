@@ -6,11 +6,11 @@ from a hang.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mien.cluster.groups import LABEL, ClusterPlan, NodeGroup
+from mien.train.pace import Pace
 from mien.train.plan import TrainPlan
 
 REMIND_S = 60.0
@@ -27,9 +27,9 @@ def shortage(
         nodes: as ``ray.nodes()`` lists them.
         use_gpu: whether each worker has a GPU.
     """
-    alive = [node for node in nodes if node["Alive"]]
+    nodes = list(nodes)
     wanted = plan.workers if plan.least_workers is None else plan.least_workers
-    room = training_room(plan, cluster, alive, use_gpu=use_gpu)
+    room = training_room(plan, cluster, nodes, use_gpu=use_gpu)
     if room < wanted:
         needs = _needs(plan, use_gpu=use_gpu)
         each = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
@@ -37,7 +37,7 @@ def shortage(
             f"waiting for nodes: {wanted} training worker(s) of {each} each are wanted on "
             f"{_named(cluster.train)}, the cluster has room for {room}"
         )
-    if _room(alive, cluster.decode, {"CPU": plan.cpus_per_decode_task}) == 0:
+    if _room(nodes, cluster.decode, {"CPU": plan.cpus_per_decode_task}) == 0:
         return (
             f"waiting for nodes: decoding tasks of {plan.cpus_per_decode_task:g} CPU are wanted on "
             f"{_named(cluster.decode)}, the cluster has no room for any"
@@ -49,8 +49,7 @@ def training_room(
     plan: TrainPlan, cluster: ClusterPlan, nodes: Iterable[Mapping[str, Any]], *, use_gpu: bool
 ) -> int:
     """How many training workers the living nodes of their group hold, were nothing else running."""
-    alive = [node for node in nodes if node["Alive"]]
-    return _room(alive, cluster.train, _needs(plan, use_gpu=use_gpu))
+    return _room(nodes, cluster.train, _needs(plan, use_gpu=use_gpu))
 
 
 def _needs(plan: TrainPlan, *, use_gpu: bool) -> dict[str, float]:
@@ -58,11 +57,11 @@ def _needs(plan: TrainPlan, *, use_gpu: bool) -> dict[str, float]:
 
 
 def _room(nodes: Iterable[Mapping[str, Any]], group: NodeGroup, each: Mapping[str, float]) -> int:
-    """How many fit, were nothing else running."""
+    """How many fit on the living ones, were nothing else running."""
     return sum(
         min(int(node["Resources"].get(name, 0.0) // amount) for name, amount in each.items())
         for node in nodes
-        if not group.label or node["Labels"].get(LABEL) == group.label
+        if node["Alive"] and (not group.label or node["Labels"].get(LABEL) == group.label)
     )
 
 
@@ -80,14 +79,9 @@ class Reminder:
         *,
         every_s: float = REMIND_S,
     ) -> None:
-        self._lacking, self._say, self._every_s = lacking, say, every_s
-        self._looked = time.monotonic()
+        self._lacking, self._say, self._pace = lacking, say, Pace(every_s)
 
     def look(self) -> None:
         """To be called often."""
-        now = time.monotonic()
-        if now - self._looked < self._every_s:
-            return
-        self._looked = now
-        if (reason := self._lacking()) is not None:
+        if self._pace.is_due() and (reason := self._lacking()) is not None:
             self._say(reason)

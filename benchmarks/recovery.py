@@ -51,8 +51,10 @@ class Outcome:
 
     seconds: float = 0.0
     killed_at: float | None = None
-    recovered_s: float | None = None
-    """From the kill to the first step that the run had not made before."""
+    stood_still_s: float = 0.0
+    """The longest time between two new steps, from the one on at which something is killed."""
+    newest: float = 0.0
+    """When the newest new step was."""
     steps_again: int = 0
     """Steps that were made twice."""
     digest: str = ""
@@ -61,6 +63,15 @@ class Outcome:
     """Runs of that name in MLflow."""
     losses: int = 0
     """Steps whose loss MLflow has."""
+
+    def note(self, step: int) -> None:
+        """Takes in the line of a step."""
+        now = time.monotonic()
+        if step > max(self.steps, default=-1):
+            if step > KILL_AT_STEP:
+                self.stood_still_s = max(self.stood_still_s, now - self.newest)
+            self.newest = now
+        self.steps.append(step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +155,7 @@ def measure(folder: Path, chosen: list[str] | None) -> dict[str, Any]:
 def _shown(found: Outcome, expected: Outcome) -> dict[str, Any]:
     return {
         "seconds": round(found.seconds, 1),
-        "recovered_s": found.recovered_s and round(found.recovered_s, 1),
+        "stood_still_s": round(found.stood_still_s, 1),
         "steps_again": found.steps_again,
         "same_bits": found.digest == expected.digest,
         "mlflow_runs": found.mlflow_runs,
@@ -167,9 +178,7 @@ def run_once(place: Place, name: str, kill: Kill | None) -> Outcome:
             if (found := STEP.match(line)) is None:
                 continue
             step = int(found[1])
-            if outcome.killed_at and outcome.recovered_s is None and step > max(outcome.steps):
-                outcome.recovered_s = time.monotonic() - outcome.killed_at
-            outcome.steps.append(step)
+            outcome.note(step)
             if step == KILL_AT_STEP and killer is None and kill is not None:
                 killer = threading.Thread(target=_disturb, args=(kill, process, outcome))
                 killer.start()
@@ -226,7 +235,7 @@ def in_mlflow(uri: str, run: str) -> tuple[int, int]:
 
 def say(name: str, outcome: Outcome) -> None:
     print(
-        f"killed: {name:<18} {outcome.seconds:6.1f} s, went on after {outcome.recovered_s}, "
+        f"killed: {name:<18} {outcome.seconds:6.1f} s, stood still {outcome.stood_still_s:5.1f} s, "
         f"{outcome.steps_again} steps again, weights {outcome.digest[:12]}, "
         f"{outcome.mlflow_runs} run with {outcome.losses} losses",
         file=sys.stderr,

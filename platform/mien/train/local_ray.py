@@ -48,7 +48,8 @@ def ray_session(
             is killed from outside are never given back.
 
     Raises:
-        RayUnavailableError: RAY_ADDRESS names a cluster that can't be reached.
+        RayUnavailableError: RAY_ADDRESS names a cluster that can't be reached, or this machine is
+            too busy to start one.
     """
     if ray.is_initialized():
         yield
@@ -78,14 +79,24 @@ def _join(address: str) -> None:
 def _start(num_cpus: int, dashboard: bool) -> None:
     for name, value in QUIET_RAY.items():
         os.environ.setdefault(name, value)
-    ray.init(
-        address="local",
-        num_cpus=max(os.cpu_count() or 1, num_cpus),
-        object_store_memory=_OBJECT_STORE_BYTES,
-        include_dashboard=dashboard,
-        logging_level="warning",
-        log_to_driver=False,
-    )
+    cores = os.cpu_count() or 1
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(cores, num_cpus),
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=dashboard,
+            logging_level="warning",
+            log_to_driver=False,
+        )
+    except Exception as error:  # Ray raises no more special one
+        if "timed out during startup" not in str(error):
+            raise
+        raise RayUnavailableError(
+            f"Ray did not start on this machine within its 30 s (load average "
+            f"{os.getloadavg()[0]:.0f} on {cores} cores): run the same command again when there is "
+            "less other work, or set RAY_ADDRESS to a cluster that runs already."
+        ) from error
 
 
 def needed_cpus(plan: TrainPlan) -> int:

@@ -69,7 +69,8 @@ def cluster_config(gcs_address: str, most: int) -> dict[str, Any]:
     """What the autoscaler may start: nodes that train, nodes that decode."""
     kinds = {
         group: {
-            "resources": {"CPU": 1},
+            # On paper: what trains is told to use the CPU.
+            "resources": {"CPU": 1} | ({"GPU": 1} if group == "train" else {}),
             "labels": {LABEL: group},
             "node_config": {},
             "min_workers": 0,

@@ -4,7 +4,9 @@ A Ray cluster on this machine: a head without CPUs, a node that decodes, one tha
 a second one. The same training is run with one worker from beginning to end and, allowed one or two
 workers (``train.least_workers=1 train.workers=2``), with a node that comes, is killed by SIGKILL,
 and comes back. Both must show the same losses step by step (up to rounding: gradients are summed in
-another order), every step once in MLflow.
+another order), every step once in MLflow. The learning rate is small, or rounding would grow: at
+the profile's own, weights that differ by 1e-7 give losses that differ by 0.015 after 27 steps. A
+step's loss still tells its clips and their augmentation: from step to step it moves by 0.05.
 
     python benchmarks/elastic.py [--quick]
 """
@@ -60,6 +62,7 @@ def train(
 ) -> Course:
     """Runs one training to its end."""
     common = ["train.cpus_per_worker=1", "train.decode_tasks=1", "train.checkpoint_every_steps=4"]
+    common += ["config.optim.lr=1e-5", "config.optim.min_lr=1e-6"]
     # Agreement and validation would take longer than all the steps.
     common += ["config.agreement.every_epochs=1000", "train.evaluate_every_epochs=1000"]
     common += [f"storage={folder / 'runs'}", f"track.uri={mlflow}"]
@@ -172,7 +175,7 @@ def main() -> None:
         "the losses are those of one worker, up to rounding": (
             "largest_difference_of_losses",
             "<=",
-            0.05,
+            0.002,
         ),
     }
     finish("elastic", figures, targets, quick=quick)

@@ -16,6 +16,7 @@ from typing import Any, cast
 import ray
 import ray.train
 from ray.data import DataContext
+from ray.data._internal.stats import get_or_create_stats_actor
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -97,8 +98,10 @@ def train_on_ray(
     """
     _refuse_database_of_one_machine(job)
     messages = _start_messages()
+    # Ray Data's actor for statistics lives for ever on the node that first asks for it, which an
+    # autoscaler then never takes for idle: that node must not be one with GPUs.
+    get_or_create_stats_actor()
     failures = 0
-
     is_elastic = job.plan.least_workers is not None
 
     def lacking() -> str | None:

@@ -136,7 +136,8 @@ def autoscaling_cluster(folder: Path, most: int) -> Iterator[str]:
         yield address
     finally:
         ray.shutdown()
-        os.killpg(head.pid, signal.SIGTERM)
+        if head.poll() is None:
+            os.killpg(head.pid, signal.SIGTERM)
         try:
             head.wait(30)
         except subprocess.TimeoutExpired:

@@ -112,7 +112,7 @@ class Site:
 
 def run_once(site: Site, name: str, data: str, settings: list[str], cut: Cut | None) -> Outcome:
     """One training on the head host, disturbed once."""
-    run, outcome, lines = name.replace(" ", "-"), Outcome(), []
+    run, outcome, lines = re.sub(r"\W+", "-", name), Outcome(), []
     common = ["train.workers=2", "train.cpus_per_worker=1", "train.decode_tasks=1"]
     common += ["train.checkpoint_every_steps=1", "config.epochs=12", "track.uri=off"]
     common += [f"storage={site.folder / 'runs'}"]

@@ -106,7 +106,9 @@ class RayExecutor:
                 yield from _rows_of(batch)
 
     def _dataset(self, blocks: list[pa.Table], decode: _DecodeRows) -> ray.data.Dataset:
-        dataset = ray.data.from_arrow(blocks)
+        # Not from_arrow: it counts the rows of each block in a task of its own, on any node and a
+        # whole CPU, for which an autoscaler would bring nodes with GPUs.
+        dataset = ray.data.from_blocks(blocks)
         dataset.context.raise_original_map_exception = True
         options = dataset.context.execution_options
         options.preserve_order = True

@@ -108,6 +108,7 @@ def _run(
 ) -> RegisteredModel | None:
     cached = _complete_cache(search, base, say)
     run_trial = RunTrial(search=search, parent_run_id=parent.run_id or None, cached=cached)
+    has_workers = search.recipe.train.workers > 1
     with SearchTable(study) as table:
         over = run_search(
             study,
@@ -115,7 +116,9 @@ def _run(
             folder=search.folder,
             resources=_resources(search),
             watcher=table,
-            keep_processes=search.recipe.train.workers <= 1,
+            # A trial of several workers only waits for them: the group's nodes are for those.
+            nodes=search.recipe.cluster.train.selector if not has_workers else None,
+            keep_processes=not has_workers,
         )
     say(f"search over: {over}; {summary(study)}")
     return _register_best(search, run_trial, study, model, say)

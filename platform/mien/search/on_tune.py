@@ -82,6 +82,7 @@ def run_search(
     folder: str,
     resources: Mapping[str, float],
     watcher: Watcher,
+    nodes: Mapping[str, str] | None = None,
     keep_processes: bool = True,
 ) -> str:
     """Runs trials until the study hands out no more; Ray must be running.
@@ -93,6 +94,7 @@ def run_search(
         folder: where Tune may write.
         resources: what a trial's process reserves.
         watcher: told of everything.
+        nodes: labels that the trials' nodes must have; None: any node.
         keep_processes: whether a process goes on to the next trial, which saves its start. One
             that waits for workers of its own has to end for them to end with it.
 
@@ -107,10 +109,11 @@ def run_search(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     plan = study.plan
     ledger = _Ledger(study, plan.objectives[0].metric, watcher)
+    place = tune.PlacementGroupFactory(
+        [dict(resources)], bundle_label_selector=[dict(nodes)] if nodes else None
+    )
     tuner = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(_tune_trial, run_trial=run_trial), dict(resources)
-        ),
+        tune.with_resources(tune.with_parameters(_tune_trial, run_trial=run_trial), place),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             search_alg=_StudySearcher(ledger),

@@ -26,9 +26,10 @@ from mien.stream.source import ClipSource, Executor, in_process
 from mien.track.environment import device_name
 from mien.track.tracker import NoTracker, Tracker, TrackerSpec
 from mien.train.checkpoint import CheckpointStore
+from mien.train.kept_device import gone_gpu, with_kept_device
 from mien.train.loop import FitResult, fit
 from mien.train.plan import TrainPlan
-from mien.train.world import World, choose_device
+from mien.train.world import DeviceError, World, choose_device
 from mien.weights.part_file import read_part
 from mien_models.contract import Method
 
@@ -66,11 +67,19 @@ def train(job: TrainJob) -> FitResult:
     """Runs a job to its end and returns what its main worker returns.
 
     ``plan.workers == 0`` runs in this process. Otherwise Ray Train starts the workers; Ray must be
-    running or startable. A job whose folder holds checkpoints goes on from the newest one.
+    running or startable. A job whose folder holds checkpoints goes on from the newest one, on the
+    same kind of device.
+
+    Raises:
+        DeviceError: the job wants a GPU, or was trained on one so far, and there is none.
     """
     if job.plan.workers == 0:
-        device = choose_device(job.plan.device)
-        return run_worker(job, World(device=device), in_process)
+        has_gpu = torch.cuda.is_available()
+        plan = with_kept_device(job.plan, CheckpointStore(job.folder), has_gpu=has_gpu)
+        if plan.device == "cuda" and not has_gpu:
+            raise DeviceError(gone_gpu(job.name, job.plan))
+        job = replace(job, plan=plan)
+        return run_worker(job, World(device=choose_device(plan.device)), in_process)
     from mien.train.on_ray import train_on_ray
 
     return train_on_ray(job)

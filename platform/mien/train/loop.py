@@ -382,6 +382,7 @@ class _Session:
                 "position": asdict(self.position),
                 "method": self.method.json_state(),
                 "frozen_sha256": self._frozen_sha256,
+                "device": self.world.device.type,
             },
         )
 

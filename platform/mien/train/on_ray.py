@@ -7,10 +7,12 @@ loss that is not finite) would be refused again, so such a job is not started ag
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import ray
@@ -23,13 +25,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mien.media.storage import join
 from mien.stream.ray_executor import RayExecutor
+from mien.train.checkpoint import CheckpointStore
 from mien.train.elastic import Growth, workers_to_start
+from mien.train.kept_device import gone_gpu, with_kept_device
 from mien.train.launch import TrainJob, run_worker
 from mien.train.loop import FitResult
 from mien.train.plan import TrainPlan
 from mien.train.prometheus import RunGauges, observed
 from mien.train.waiting import Reminder, shortage, training_room
-from mien.train.world import World, choose_device
+from mien.train.world import DeviceError, World, choose_device
 
 _POLL_S = 0.3
 
@@ -95,8 +99,12 @@ def train_on_ray(
 
     Raises:
         TrainingError: a worker refused, or the workers died more than ``max_failures`` times.
+        DeviceError: it wants GPUs, or was trained on them so far, and Ray is this machine alone,
+            which has none. A cluster may bring them: there it waits, and says so.
     """
     _refuse_database_of_one_machine(job)
+    job = _on_its_device(job)
+    use_gpu = job.plan.device == "cuda"
     messages = _start_messages()
     # Ray Data's actor for statistics lives for ever on the node that first asks for it, which an
     # autoscaler then never takes for idle: that node must not be one with GPUs.
@@ -105,10 +113,10 @@ def train_on_ray(
     is_elastic = job.plan.least_workers is not None
 
     def lacking() -> str | None:
-        return shortage(job.plan, job.cluster, ray.nodes(), use_gpu=wants_gpu(job.plan))
+        return shortage(job.plan, job.cluster, ray.nodes(), use_gpu=use_gpu)
 
     def room() -> int:
-        return training_room(job.plan, job.cluster, ray.nodes(), use_gpu=wants_gpu(job.plan))
+        return training_room(job.plan, job.cluster, ray.nodes(), use_gpu=use_gpu)
 
     while True:
         workers, looks = job.plan.workers, [Reminder(lacking, say).look]
@@ -158,10 +166,21 @@ def _refuse_database_of_one_machine(job: TrainJob) -> None:
         )
 
 
+def _on_its_device(job: TrainJob) -> TrainJob:
+    """The job with its device decided, once for all restarts."""
+    store = CheckpointStore(job.folder)
+    plan = with_kept_device(job.plan, store, has_gpu=wants_gpu(job.plan))
+    has_gpu = ray.cluster_resources().get("GPU", 0) > 0
+    is_this_machine = len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS")
+    if plan.device == "cuda" and not has_gpu and is_this_machine:
+        raise DeviceError(gone_gpu(job.name, job.plan))
+    return replace(job, plan=plan)
+
+
 def _trainer(
     job: TrainJob, workers: int, messages: Any, callbacks: Sequence[ray.train.UserCallback]
 ) -> TorchTrainer:
-    use_gpu = wants_gpu(job.plan)
+    use_gpu = job.plan.device == "cuda"
     resources = {"CPU": job.plan.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
     return TorchTrainer(
         _worker,

@@ -20,7 +20,8 @@ class TrainPlan:
     """How often an elastic run looks whether there is room for more workers. Growing starts its
     workers anew from the newest checkpoint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """``auto``: CUDA where there is one. ``cuda`` fails where there is none."""
+    """``auto``: CUDA where there is one when the run starts; its restarts keep to what it was.
+    ``cuda`` fails where there is none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 autocast where the device computes in it (CUDA), float32 elsewhere."""
     compile: bool = False

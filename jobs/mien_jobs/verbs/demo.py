@@ -109,7 +109,7 @@ def _epilogue(run: PreparedRun, model: TrainedModel, seconds: float) -> None:
         f"\nAll done in {seconds // 60:.0f} min {seconds % 60:.0f} s. The model is registered as "
         f"{MODEL}, alias champion.\n"
         "Look at the run, its curves and pictures:\n"
-        f"  {programs / 'mlflow'} ui --backend-store-uri {uri}\n"
+        f"  {programs / 'mlflow'} ui --workers 1 --backend-store-uri {uri}\n"
         "Predict a video of your own:\n"
         f"  {programs / 'mien'} predict VIDEO --model {model.package}\n"
         "Train on your own videos: docs/tutorials/bring_your_own_videos.md"

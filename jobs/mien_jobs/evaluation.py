@@ -1,68 +1,56 @@
-"""Scores of a trained model: per-clip predictions first, every figure from those."""
+"""Scores of a trained model: its clips are looked at once, every figure is made from that."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
 from mien.cluster.groups import NodeGroup
-from mien.evaluate.calibration import usable_temperatures
 from mien.evaluate.plots import plot_confusion, plot_recalls
 from mien.evaluate.plots_detail import plot_reliability, plot_slices
-from mien.evaluate.predictions import (
-    Predictions,
-    join_predictions,
-    make_predictions,
-    write_predictions,
-)
+from mien.evaluate.predictions import Predictions
+from mien.evaluate.probe_scores import ProbeScores
 from mien.evaluate.report import Report
 from mien.evaluate.scorecard import Scorecard, make_scorecard
 from mien.evaluate.scorecard_report import scorecard_report
 from mien.evaluate.slices import slice_values
-from mien.infer.package import PackageInfo, set_temperatures
-from mien.media.storage import join, write_bytes_atomically
-from mien.monitor.sample import REFERENCE_FILE, Sample, sample_of_predictions, write_sample
+from mien.monitor.sample import Sample, sample_of_predictions
 from mien.stream.quarantine import Quarantine
-from mien.stream.ray_executor import RayExecutor
-from mien.stream.source import ClipSource, in_process
-from mien.track.model_card import make_model_card, write_model_card
-from mien.track.tracker import Tracker
+from mien.stream.source import ClipSource
+from mien.track.model_card import make_model_card
 from mien.train.plan import TrainPlan
-from mien.train.validate import Change, PredictedClips, as_given, gather_predictions
-from mien.train.world import World, choose_device, choose_precision
+from mien.train.validate import PredictedClips
 from mien_jobs.data import RunData
-from mien_jobs.post_filtering import post_filter_frames, post_filtered
-from mien_models.contract import ClipBatch, Method, StreamSpec, without_audio, without_video
-
-SplitName = Literal["train", "val", "test", "all"]
+from mien_jobs.model_clips import ModelClips
+from mien_jobs.probing import features_of, probe_what_can_be
+from mien_jobs.split_predictions import (
+    NothingToScoreError,
+    SplitPredictions,
+    as_predictions,
+    has_labelled,
+    open_source,
+    predict_everything,
+    predict_split,
+)
+from mien_jobs.unit_scores import UnitEvaluation, evaluate_units
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What an evaluation found."""
+class ClassEvaluation:
+    """What is known from the clips that have a class."""
 
     predictions: Predictions
     validation: Predictions | None
     """What the temperature was fitted on; None without a validation split."""
     scorecard: Scorecard
+    """With action units and probes where there are any."""
     model_card: str
     """Markdown."""
-    quarantine: Quarantine
     monitor_sample: Sample
     """What later predictions are compared with."""
-
-    @property
-    def report(self) -> Report:
-        """The scorecard for people."""
-        return scorecard_report(self.scorecard)
 
     def figures(self) -> dict[str, Figure]:
         """Pictures by name."""
@@ -75,151 +63,128 @@ class Evaluation:
         return found | ({"slices": plot_slices(card)} if card.slices else {})
 
 
-def conditions(stream: StreamSpec) -> dict[str, Change]:
-    """What is switched off in turn; only what the method uses."""
-    if stream.audio is None:
-        return {"video": as_given}
-    return {"video+audio": as_given, "video": without_audio, "audio": without_video}
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found: classes, action units, or both."""
+
+    split: str
+    classes: ClassEvaluation | None
+    """None where no clip has a class."""
+    units: UnitEvaluation | None
+    """None where the method tells no units, or no clip is coded for them."""
+    probes: ProbeScores | None
+    """None where nobody asked."""
+    quarantine: Quarantine
+
+    @property
+    def scorecard(self) -> Scorecard | None:
+        """Of the classes."""
+        return None if self.classes is None else self.classes.scorecard
+
+    @property
+    def report(self) -> Report:
+        """The scores for people."""
+        if self.classes is not None:
+            return scorecard_report(self.classes.scorecard)
+        assert self.units is not None
+        asked, units = self.probes or ProbeScores(), self.units.scores
+        return Report(
+            title=f"Action units, {self.split} split",
+            lead=[f"Mean F1 {units.pooled_f1:.3f}.", *asked.sentences()],
+            tables=[units.table(), *asked.tables()],
+        )
+
+    def figures(self) -> dict[str, Figure]:
+        """Pictures by name."""
+        return {} if self.classes is None else self.classes.figures()
+
+    def to_metrics(self) -> dict[str, float]:
+        """Flat names for a tracker."""
+        if self.classes is not None:
+            return self.classes.scorecard.to_metrics()
+        units = {} if self.units is None else self.units.scores.to_metrics(self.split)
+        return units | ({} if self.probes is None else self.probes.to_metrics(self.split))
 
 
-def evaluate_method(
-    method: Method,
-    info: PackageInfo,
-    data: RunData,
-    *,
-    which: SplitName,
+def evaluate_model(
+    model: ModelClips,
     plan: TrainPlan,
-    use_ray: bool = True,
-    decode_group: NodeGroup | None = None,
+    *,
+    probes: Collection[str] = (),
+    present_from: float | None = None,
     slice_by: Sequence[str] | None = None,
-    is_own: bool = True,
+    decode_group: NodeGroup | None = None,
 ) -> Evaluation:
-    """Predicts the labelled clips of a split under every condition and scores them.
+    """Predicts the clips of a split, with and without each modality, and scores them.
 
     The clips of a test split are scored with a temperature that is fitted on the validation split.
 
     Args:
-        method: restored from its package.
-        info: of the package; its label set and stream are used.
-        data: clips and split.
-        which: the split.
-        plan: device, precision and decoding tasks.
-        use_ray: decode on Ray Data (Ray must be running), else in this process.
-        decode_group: nodes that decode, on Ray; None: any that have no group.
+        model: with its clips.
+        plan: device, precision and decoding tasks. With workers clips are decoded on Ray Data (Ray
+            must be running), else in this process.
+        probes: of `PROBES`; all clips of the split are then looked at, whether labelled or not.
+        present_from: coded intensity from which on an action unit counts as present; None: as in
+            the model's training.
         slice_by: manifest columns; None: the usual ones that are there.
-        is_own: the clips are those of the model's training.
+        decode_group: nodes that decode, on Ray; None: any that have no group.
 
     Raises:
-        ValueError: the split has no labelled clip, or none of them could be decoded; a column that
-            is not there, or that divides nothing.
+        NothingToScoreError: the split has neither a labelled nor a coded clip.
+        ValueError: none of them could be decoded; a column that is not there, or that divides
+            nothing.
     """
+    method, info, data, which = model.method, model.info, model.data, model.which
+    # Before anything is decoded: a wrong name should not cost a pass.
     by_column = slice_values(data.manifest, slice_by)
-    source = open_source(data, info, plan, use_ray=use_ray, decode_group=decode_group)
-    found = _predict_labelled(method, info, source, which, plan, with_features=True)
-    predictions = _joined(found, method, info, data, which)
-    validation = None
-    if which == "test" and source.num_clips(_labelled_stream(info, "val")):
-        validation = predict_split(method, info, data, source, which="val", plan=plan)
-    scorecard = make_scorecard(predictions, slice_by=by_column, validation=validation)
+    source = open_source(data, info, plan, use_ray=plan.workers > 0, decode_group=decode_group)
+    found = predict_everything(method, info, source, which=which, plan=plan, uncoded=bool(probes))
+    threshold = method.units_present_from if present_from is None else present_from
+    units = evaluate_units(
+        found.as_given, method.action_units, data.manifest, present_from=threshold
+    )
+    if not found.labelled and units is None:
+        wanted = f"label or code of {', '.join(method.action_units)}"
+        raise NothingToScoreError(
+            f"no clip of the {which} split has a {wanted if method.action_units else 'label'}; "
+            "choose another with --split, or another manifest with --data"
+        )
+    asked = probe_what_can_be(model, features_of(model, found), probes) if probes else None
+    classes = None
+    if found.labelled:
+        validation = _validation(model, source, plan)
+        classes = _score_classes(model, found, validation, by_column, units, asked)
     return Evaluation(
+        split=which, classes=classes, units=units, probes=asked, quarantine=source.quarantine
+    )
+
+
+def _validation(model: ModelClips, source: ClipSource, plan: TrainPlan) -> Predictions | None:
+    """Predictions that a temperature may be fitted on."""
+    if model.which != "test" or not has_labelled(model.info, source, "val"):
+        return None
+    return predict_split(model.method, model.info, model.data, source, which="val", plan=plan)
+
+
+def _score_classes(
+    model: ModelClips,
+    found: SplitPredictions,
+    validation: Predictions | None,
+    slice_by: Mapping[str, Mapping[str, Any]],
+    units: UnitEvaluation | None,
+    probes: ProbeScores | None,
+) -> ClassEvaluation:
+    info, data = model.info, model.data
+    predictions = as_predictions(found.labelled, model.method, info, data, model.which)
+    card = make_scorecard(predictions, slice_by=slice_by, validation=validation)
+    card = replace(card, action_units=None if units is None else units.scores, probes=probes)
+    return ClassEvaluation(
         predictions=predictions,
         validation=validation,
-        scorecard=scorecard,
-        model_card=make_model_card(info, scorecard, data.manifest, data.split, is_own=is_own),
-        quarantine=source.quarantine,
-        monitor_sample=_monitor_sample(next(iter(found.values())), predictions, data),
+        scorecard=card,
+        model_card=make_model_card(info, card, data.manifest, data.split, is_own=model.is_own),
+        monitor_sample=_monitor_sample(found.as_given[0], predictions, data),
     )
-
-
-def open_source(
-    data: RunData,
-    info: PackageInfo,
-    plan: TrainPlan,
-    *,
-    use_ray: bool,
-    decode_group: NodeGroup | None = None,
-) -> ClipSource:
-    """Where a model's clips come from."""
-    tasks = plan.decode_tasks * max(1, plan.workers)
-    on_ray = RayExecutor(
-        tasks=tasks,
-        cpus_per_task=plan.cpus_per_decode_task,
-        group=decode_group or NodeGroup(),
-    )
-    return ClipSource(
-        data.manifest,
-        data.split,
-        info.label_set,
-        seed=plan.seed,
-        executor=on_ray if use_ray else in_process,
-        plan=data.loading,
-    )
-
-
-def predict_split(
-    method: Method,
-    info: PackageInfo,
-    data: RunData,
-    source: ClipSource,
-    *,
-    which: SplitName,
-    plan: TrainPlan,
-    changes: Mapping[str, Change] | None = None,
-) -> Predictions:
-    """Predictions of the labelled clips of a split, under each change (None: of the modalities).
-
-    Raises:
-        ValueError: the split has no labelled clip, or none of them could be decoded.
-    """
-    return _joined(
-        _predict_labelled(method, info, source, which, plan, changes), method, info, data, which
-    )
-
-
-def _predict_labelled(
-    method: Method,
-    info: PackageInfo,
-    source: ClipSource,
-    which: SplitName,
-    plan: TrainPlan,
-    changes: Mapping[str, Change] | None = None,
-    *,
-    with_features: bool = False,
-) -> dict[str, PredictedClips]:
-    stream = _labelled_stream(info, which)
-    if source.num_clips(stream) == 0:
-        raise ValueError(
-            f"the {which} split has no labelled clip; choose another with --split, or another "
-            "manifest with --data"
-        )
-    wanted = changes or conditions(stream)
-    return _predict(method, source.scan(stream), plan, wanted, with_features=with_features)
-
-
-def _joined(
-    predicted: Mapping[str, PredictedClips],
-    method: Method,
-    info: PackageInfo,
-    data: RunData,
-    which: SplitName,
-) -> Predictions:
-    parts = [_as_predictions(name, found, info, data, which) for name, found in predicted.items()]
-    window = post_filter_frames(method)
-    if window > 1:
-        parts += [post_filtered(part, data.manifest, window) for part in parts]
-    return join_predictions(parts)
-
-
-def has_labels(data: RunData, which: SplitName) -> bool:
-    """Whether a split has a clip with a label."""
-    manifest = data.manifest
-    if which != "all":
-        manifest = manifest.by_ids(getattr(data.split, which))
-    return any(label is not None for label in manifest.column("label"))
-
-
-def _labelled_stream(info: PackageInfo, which: SplitName) -> StreamSpec:
-    return dataclasses.replace(info.prediction_stream.for_prediction(which), labelled=True)
 
 
 def _monitor_sample(found: PredictedClips, predictions: Predictions, data: RunData) -> Sample:
@@ -234,85 +199,3 @@ def _monitor_sample(found: PredictedClips, predictions: Predictions, data: RunDa
         pictures=dict(zip(found.clip_ids, found.picture_NP, strict=True)),
         places=dict(zip(found.clip_ids, places, strict=True)),
     )
-
-
-def _predict(
-    method: Method,
-    batches: Iterator[ClipBatch],
-    plan: TrainPlan,
-    changes: Mapping[str, Change],
-    *,
-    with_features: bool,
-) -> dict[str, PredictedClips]:
-    world = World(device=choose_device(plan.device))
-    precision = choose_precision(plan.precision, world.device)
-
-    def autocast() -> torch.autocast:
-        enabled = precision != torch.float32
-        return torch.autocast(world.device.type, precision, enabled=enabled)
-
-    return gather_predictions(
-        method.to(world.device), batches, world, autocast, changes, with_features=with_features
-    )
-
-
-def _as_predictions(
-    modality: str, found: PredictedClips, info: PackageInfo, data: RunData, split: str
-) -> Predictions:
-    return make_predictions(
-        clip_ids=found.clip_ids,
-        logits_NK=found.logits_NK,
-        label_set=info.label_set,
-        true_N=found.labels_N,
-        modality=modality,
-        split=split,
-        subject_ids=data.manifest.by_ids(found.clip_ids).column("subject_id"),
-        has_audio_N=found.has_audio_N,
-        face_share_N=found.has_face_N,
-        weights_sha256=info.weights_sha256,
-    )
-
-
-def complete_package(package: Path, found: Evaluation) -> None:
-    """Puts beside a package's weights what was found out about them: card, monitor's reference,
-    temperatures."""
-    write_model_card(package, found.model_card)
-    write_sample(str(package / REFERENCE_FILE), found.monitor_sample)
-    # That of sound alone is of no use: films always have a picture.
-    fitted = found.scorecard.calibrations
-    seen = {name: fitted[name] for name in ("video+audio", "video") if name in fitted}
-    set_temperatures(package, usable_temperatures(seen))
-
-
-def save_evaluation(found: Evaluation, folder: str) -> str:
-    """Writes predictions, scorecard, page and quarantine; returns where the predictions are."""
-    split = found.scorecard.split
-    location = join(folder, f"predictions-{split}.parquet")
-    write_predictions(location, found.predictions)
-    write_sample(join(folder, REFERENCE_FILE), found.monitor_sample)
-    if found.validation is not None:
-        write_predictions(join(folder, "predictions-val.parquet"), found.validation)
-    scorecard = json.dumps(found.scorecard.to_json(), indent=2, default=str).encode()
-    write_bytes_atomically(join(folder, f"scorecard-{split}.json"), scorecard)
-    page = found.report.to_html(list(found.figures().values())).encode()
-    write_bytes_atomically(join(folder, f"scorecard-{split}.html"), page)
-    if len(found.quarantine):
-        found.quarantine.write(join(folder, f"quarantine-{split}.csv"))
-    return location
-
-
-def track_evaluation(tracker: Tracker, found: Evaluation, *, folder: str, step: int) -> None:
-    """Puts figures, tables, pictures and predictions into the run."""
-    scorecard = found.scorecard
-    save_evaluation(found, folder)
-    tracker.log_metrics(scorecard.to_metrics(), step)
-    tracker.log_table(f"per_class_{scorecard.split}", scorecard.per_class_rows())
-    tracker.log_json(f"scorecard_{scorecard.split}.json", scorecard.to_json())
-    for name, figure in found.figures().items():
-        tracker.log_figure(f"{name}_{scorecard.split}.png", figure)
-    with tempfile.TemporaryDirectory() as temporary:
-        save_evaluation(found, temporary)
-        for path in sorted(Path(temporary).iterdir()):
-            folder_of = "predictions" if path.suffix == ".parquet" else ""
-            if path.suffix in (".parquet", ".html"):
-                tracker.log_file(path, folder_of)

@@ -16,8 +16,8 @@ from mien.media.faces.regions import face_regions
 from mien.seeds import derive_seed
 from mien.train.plan import TrainPlan
 from mien.train.world import choose_device
-from mien_jobs.evaluation import open_source
 from mien_jobs.model_clips import ModelClips
+from mien_jobs.split_predictions import open_source
 from mien_models.complex_fer.compounds import components_of
 from mien_models.contract import (
     ClipBatch,

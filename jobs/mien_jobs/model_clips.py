@@ -14,8 +14,8 @@ from mien.media.storage import absolute
 from mien.track.references import resolve
 from mien_jobs.caching import read_cached
 from mien_jobs.data import RunData, load_plan, split_clips, trained_on
-from mien_jobs.evaluation import SplitName
 from mien_jobs.methods import load_method
+from mien_jobs.split_predictions import SplitName
 from mien_jobs.tracking import tracking_uri
 from mien_models.contract import Method
 

@@ -7,26 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mien.clips.schema import unknown_column
-from mien.evaluate.action_units import ActionUnitScores
 from mien.evaluate.probe_scores import ProbeScores
 from mien.evaluate.probes import RegressionProbe, identity_probe, regression_probe
 from mien.evaluate.report import Report
-from mien.track.model_card import make_model_card
 from mien.train.plan import TrainPlan
-from mien.train.validate import (
-    CLASS_METRICS,
-    UNIT_METRIC,
-    as_given,
-    gather_predictions,
-    validation_metrics,
-)
-from mien.train.world import World, choose_device
-from mien_jobs.evaluation import Evaluation, open_source
+from mien.train.validate import CLASS_METRICS, as_given, validation_metrics
 from mien_jobs.model_clips import ModelClips
+from mien_jobs.split_predictions import SplitPredictions, open_source, predict_everything
+from mien_jobs.unit_scores import evaluate_units
 
 POSE_COLUMNS = ("yaw_deg", "pitch_deg", "roll_deg")
 
@@ -50,28 +41,56 @@ def gather_features(model: ModelClips, plan: TrainPlan) -> Features:
     Raises:
         ValueError: no clip could be decoded.
     """
-    world = World(device=choose_device(plan.device))
     source = open_source(model.data, model.info, plan, use_ray=plan.workers > 0)
-    stream = model.info.prediction_stream.for_prediction(model.which)
-    stream = replace(stream, action_units=model.method.action_units)
-    found = gather_predictions(
-        model.method.to(world.device),
-        source.scan(stream),
-        world,
-        lambda: torch.autocast(world.device.type, enabled=False),
-        {"": as_given},
-        with_features=True,
-    )[""]
-    if found.features_ND is None:
-        raise ValueError(f"no clip of the {model.which} split could be decoded")
-    scores, _ = validation_metrics(model.method, found)
-    return Features(
-        clip_ids=found.clip_ids,
-        features_ND=found.features_ND,
-        people=tuple(model.data.manifest.by_ids(found.clip_ids).column("subject_id")),
-        uar=scores.get(CLASS_METRICS[0]),
-        au_f1=scores.get(UNIT_METRIC),
+    found = predict_everything(
+        model.method,
+        model.info,
+        source,
+        which=model.which,
+        plan=plan,
+        uncoded=True,
+        changes={"": as_given},
     )
+    return features_of(model, found)
+
+
+def features_of(model: ModelClips, found: SplitPredictions) -> Features:
+    """The features among a split's predictions.
+
+    Raises:
+        ValueError: there are none.
+    """
+    parts = found.as_given
+    if not parts:
+        raise ValueError(f"no clip of the {model.which} split could be decoded")
+    method, manifest = model.method, model.data.manifest
+    clip_ids = tuple(clip for part in parts for clip in part.clip_ids)
+    units = evaluate_units(
+        parts, method.action_units, manifest, present_from=method.units_present_from
+    )
+    return Features(
+        clip_ids=clip_ids,
+        features_ND=np.concatenate([part.features_ND for part in parts]),
+        people=tuple(manifest.by_ids(clip_ids).column("subject_id")),
+        uar=validation_metrics(method, parts[0])[0].get(CLASS_METRICS[0]),
+        au_f1=None if units is None else units.scores.pooled_f1,
+    )
+
+
+def probe_what_can_be(model: ModelClips, found: Features, what: Collection[str]) -> ProbeScores:
+    """As `probe`, but what these clips don't allow is listed with its reason: it does not cost an
+    evaluation its other scores."""
+    scores = ProbeScores()
+    for name in what:
+        try:
+            one = probe(model, found, [name])
+        except ValueError as error:
+            scores = replace(scores, not_probed=(*scores.not_probed, f"{name}: {error}"))
+        else:
+            scores = replace(
+                scores, identity=one.identity or scores.identity, pose=one.pose or scores.pose
+            )
+    return scores
 
 
 def probe(
@@ -105,20 +124,6 @@ def probe_report(name: str, found: Features, scores: ProbeScores) -> Report:
     values = {"UAR of the same clips": found.uar, "AU F1 of the same clips": found.au_f1}
     beside = [[what, f"{value:.3f}"] for what, value in values.items() if value is not None]
     return Report(title=f"Probes of {name}", lead=scores.sentences(), tables=scores.tables(beside))
-
-
-def with_details(
-    found: Evaluation,
-    model: ModelClips,
-    *,
-    units: ActionUnitScores | None = None,
-    probes: ProbeScores | None = None,
-) -> Evaluation:
-    """An evaluation whose scorecard and model card also tell of action units and probes."""
-    card = replace(found.scorecard, action_units=units, probes=probes)
-    data = model.data
-    written = make_model_card(model.info, card, data.manifest, data.split, is_own=model.is_own)
-    return replace(found, scorecard=card, model_card=written)
 
 
 def _read_columns(

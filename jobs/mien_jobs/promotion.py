@@ -32,18 +32,17 @@ from mien.train.local_ray import ray_session
 from mien.train.plan import TrainPlan
 from mien.train.world import choose_device
 from mien_jobs.data import RunData, split_clips, trained_on
-from mien_jobs.evaluation import (
-    Evaluation,
-    SplitName,
-    complete_package,
-    evaluate_method,
-    open_source,
-    predict_split,
-    save_evaluation,
-)
+from mien_jobs.evaluation import ClassEvaluation, evaluate_model
+from mien_jobs.evaluation_results import complete_package, save_evaluation
 from mien_jobs.methods import load_method
 from mien_jobs.model_clips import ModelClips, open_package_clips
 from mien_jobs.run_note import RUN_NOTE, with_verdict
+from mien_jobs.split_predictions import (
+    NothingToScoreError,
+    SplitName,
+    open_source,
+    predict_split,
+)
 from mien_models.contract import Method
 
 
@@ -117,23 +116,19 @@ def _decide(
     champion: tuple[PackageInfo, Method] | None,
     plan: TrainPlan,
     folder: str,
-) -> tuple[Evaluation, Verdict]:
+) -> tuple[ClassEvaluation, Verdict]:
     notes: list[str] = []
     data = model.data
     if champion is not None:
         data, notes = without_seen(data, model.which, champion[0])
-    use_ray = plan.workers > 0
-    found = evaluate_method(
-        model.method,
-        model.info,
-        data,
-        which=model.which,
-        plan=plan,
-        use_ray=use_ray,
-        slice_by=request.slice_by,
-        is_own=model.is_own,
-    )
-    save_evaluation(found, folder)
+    everything = evaluate_model(replace(model, data=data), plan, slice_by=request.slice_by)
+    found = everything.classes
+    if found is None:
+        raise NothingToScoreError(
+            f"no clip of the {model.which} split has a label, and models are compared by their "
+            "classes; name labelled clips with --data or --split"
+        )
+    save_evaluation(everything, folder)
     device = choose_device(plan.device)
     if champion is None:
         latency_ms = measure_latency_ms([model.method.to(device)], device)[0]

@@ -24,8 +24,8 @@ from mien.seeds import generator
 from mien.train.plan import TrainPlan
 from mien.train.validate import Change, as_given
 from mien_jobs.data import RunData
-from mien_jobs.evaluation import SplitName, open_source, predict_split
 from mien_jobs.model_clips import ModelClips
+from mien_jobs.split_predictions import SplitName, open_source, predict_split
 from mien_models.contract import StreamSpec, without_audio
 
 CLEAN = "clean"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from mien.evaluate.report import Report, Table
 from mien.evaluate.scorecard import Scorecard
 from mien.evaluate.scorecard_report import headline_sentence
+from mien.train.loop import FitResult
 from mien_jobs.data import RunData
+from mien_jobs.evaluation import Evaluation
 from mien_jobs.recipe import Recipe
 
 RUN_NOTE = "mlflow.note.content"
@@ -13,21 +15,30 @@ RUN_NOTE = "mlflow.note.content"
 _MOST_CLASSES = 16
 
 
-def describe_run(recipe: Recipe, data: RunData, card: Scorecard | None) -> str:
-    """Markdown: headline, clips and people of each split, confusion matrix.
+def describe_run(recipe: Recipe, data: RunData, found: Evaluation | None, fit: FitResult) -> str:
+    """Markdown: headline, what ran on what, then clips of each split, confusion matrix, units.
 
     Args:
         recipe: of the run.
         data: its clips.
-        card: of the test split; None where nothing was labelled to test on.
+        found: on the test split; None where there was nothing to test on.
+        fit: of its training.
     """
     lead = [f"{recipe.method} on {recipe.data.manifest}, split {data.split.name}."]
     tables = [_split_table(data)]
-    if card is not None:
+    if fit.best_epoch is not None:
+        score = f"{recipe.train.select} {fit.metrics[recipe.train.select]:.3f}"
+        lead[0] += f" Best epoch: {fit.best_epoch} ({score})."
+    if found is not None and (card := found.scorecard) is not None:
         lead.insert(0, headline_sentence(card))
         if card.worst_slice is not None:
             lead.append(f"Worst slice: {card.worst_slice.column} = {card.worst_slice.value}.")
         tables += [_confusion_table(card)] if len(card.label_set) <= _MOST_CLASSES else []
+    if found is not None and found.units is not None:
+        lead.insert(0, f"Action units: mean F1 {found.units.scores.pooled_f1:.3f}.")
+        tables.append(found.units.scores.table())
+    if found is not None and found.probes is not None:
+        lead += found.probes.sentences()
     text = Report(title=recipe.name, lead=lead, tables=tables).to_markdown()
     # MLflow shows the first lines and folds the rest; the name stands above them already.
     return text.removeprefix(f"# {recipe.name}\n\n")

@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mien.clips.labels import UNITS_ONLY
+from mien.clips.splits import PARTS
 from mien.evaluate.scorecard import Scorecard
 from mien.infer.package import PackageInfo
 from mien.media.storage import (
@@ -24,7 +26,7 @@ from mien.media.storage import (
     read_bytes,
     write_bytes_atomically,
 )
-from mien.track.environment import describe_environment
+from mien.track.environment import PACKAGE_FACT, describe_environment
 from mien.track.export import ExportSpec
 from mien.track.promotion import version_of
 from mien.track.references import fetch_remote
@@ -39,19 +41,14 @@ from mien_jobs import overrides
 from mien_jobs.caching import complete_cache, streams_of
 from mien_jobs.continual import track_stages
 from mien_jobs.data import RunData, open_data
-from mien_jobs.evaluation import (
-    Evaluation,
-    complete_package,
-    evaluate_method,
-    has_labels,
-    track_evaluation,
-)
+from mien_jobs.evaluation import Evaluation, evaluate_model
+from mien_jobs.evaluation_results import complete_package, track_evaluation
 from mien_jobs.methods import MethodBuilder, load_method
 from mien_jobs.model_clips import ModelClips
-from mien_jobs.probing import gather_features, probe, with_details
 from mien_jobs.pseudo_labels import track_pseudo_labels
 from mien_jobs.recipe import Recipe
 from mien_jobs.run_note import RUN_NOTE, describe_run
+from mien_jobs.split_predictions import NothingToScoreError
 from mien_jobs.tracking import tracking_uri
 from mien_models.contract import Method, StreamSpec
 
@@ -98,7 +95,7 @@ def prepare(recipe: Recipe) -> PreparedRun:
     builder = MethodBuilder(
         name=recipe.method, config=recipe.config, classes=data.label_set.classes
     )
-    method = builder()
+    method = _first_method(recipe, data, builder)
     refuse_unscored_choice(recipe, data, method)
     if recipe.train.least_workers is not None:
         *trained_on, _, _ = streams_of(builder())  # the last two are those of evaluation
@@ -136,6 +133,28 @@ def prepare(recipe: Recipe) -> PreparedRun:
     )
     streams = tuple(streams_of(method)) if recipe.data.cache else ()
     return PreparedRun(recipe=recipe, data=data, job=job, streams=streams)
+
+
+def _first_method(recipe: Recipe, data: RunData, builder: MethodBuilder) -> Method:
+    """A method that is asked what it needs, and is not trained.
+
+    Raises:
+        ValueError: its settings don't fit, or it learns nothing from clips without classes.
+    """
+    if data.label_set != UNITS_ONLY:
+        return builder()
+    method: Method | None = None
+    why = "with these settings it tells no action units"
+    try:
+        method = builder()
+    except ValueError as error:
+        why = str(error)
+    if method is None or not method.action_units:
+        raise ValueError(
+            f"no clip of the manifest has a label, and {recipe.method} can't do without: {why}; "
+            "fill the manifest's column `label`, or take a method that tells action units"
+        )
+    return method
 
 
 def refuse_unscored_choice(recipe: Recipe, data: RunData, method: Method) -> None:
@@ -271,29 +290,16 @@ def score_and_register(
     """
     package = fetch_package(run.job)
     info, method = load_method(package)
-    scorecard = None
-    if not has_labels(run.data, "test"):
-        say("no labelled clip to test on: no scores of classes (`mien evaluate` scores units)")
-    else:
-        plan = run.recipe.train
-        found = evaluate_method(
-            method,
-            info,
-            run.data,
-            which="test",
-            plan=plan,
-            use_ray=plan.workers > 0,
-            decode_group=run.recipe.cluster.decode,
-        )
-        if run.recipe.track.probes:
-            found = _with_probes(found, run, package, info, method, say)
+    model = ModelClips(
+        package=package, info=info, method=method, data=run.data, is_own=True, which="test"
+    )
+    found = _evaluate(model, run, say)
+    if found is not None:
         track_evaluation(tracker, found, folder=run.job.folder, step=fit.steps)
-        scorecard = found.scorecard
-        say(found.quarantine.summary())
-        say(found.report.to_markdown())
-        complete_package(package, found)
+        if found.classes is not None:
+            complete_package(package, found.classes, run.job.package_location)
     tracker.set_tags({WEIGHTS_TAG: info.weights_sha256})
-    tracker.set_tags({RUN_NOTE: describe_run(run.recipe, run.data, scorecard)})
+    tracker.set_tags({RUN_NOTE: describe_run(run.recipe, run.data, found, fit)})
     track_stages(tracker, method.stage_reports(), folder=run.job.folder, step=fit.steps, say=say)
     track_pseudo_labels(tracker, method, folder=run.job.folder)
     tracker.log_metrics({"best_epoch": float(fit.best_epoch or 0)}, fit.steps)
@@ -304,27 +310,27 @@ def score_and_register(
         package=package,
         location=run.job.package_location,
         fit=fit,
-        scorecard=scorecard,
+        scorecard=None if found is None else found.scorecard,
         registered=registered,
         run_id=tracker.run_id,
     )
 
 
-def _with_probes(
-    found: Evaluation, run: PreparedRun, package: Path, info: PackageInfo, method: Method, say: Say
-) -> Evaluation:
-    """The evaluation with the probes that the recipe asks for; clips that can't be probed don't
-    cost a finished training its scores."""
-    model = ModelClips(
-        package=package, info=info, method=method, data=run.data, is_own=True, which="test"
-    )
-    features = gather_features(model, run.recipe.train)
+def _evaluate(model: ModelClips, run: PreparedRun, say: Say) -> Evaluation | None:
+    """The scores on the test split; None where it holds nothing to score."""
     try:
-        scores = probe(model, features, run.recipe.track.probes)
-    except ValueError as error:
-        say(f"warning: track.probes: nothing was probed: {error}")
-        return found
-    return with_details(found, model, probes=scores)
+        found = evaluate_model(
+            model,
+            run.recipe.train,
+            probes=run.recipe.track.probes,
+            decode_group=run.recipe.cluster.decode,
+        )
+    except NothingToScoreError as error:
+        say(f"no scores: {error}")
+        return None
+    say(found.quarantine.summary())
+    say(found.report.to_markdown())
+    return found
 
 
 def _register(
@@ -359,24 +365,31 @@ def fetch_package(job: TrainJob) -> Path:
 
 
 def _track_settings(tracker: Tracker, run: PreparedRun) -> None:
-    data = run.data
-    tracker.log_params(json.loads(overrides.to_json(run.recipe)))
-    tracker.log_params(
-        {
-            "data_facts": {
-                "clips": len(data.manifest),
-                "left_out": data.left_out or "none",
-                "train": len(data.split.train),
-                "val": len(data.split.val),
-                "test": len(data.split.test),
-                "classes": ", ".join(data.label_set.classes),
-                "manifest_hash": run.job.package.manifest_hash,
-                "split_hash": run.job.package.split_hash,
-            }
-        }
+    data, recipe = run.data, run.recipe
+    settings = json.loads(overrides.to_json(recipe))
+    del settings["name"]  # the run's own: comparing runs would show it as a setting that differs
+    parts = {part: len(getattr(data.split, part)) for part in PARTS}
+    facts = {
+        "clips": len(data.manifest),
+        "left_out": data.left_out or "none",
+        **parts,
+        "classes": ", ".join(data.label_set.classes),
+        "manifest_hash": data.manifest_hash,
+        "split_hash": data.split.content_hash,
+    }
+    tracker.log_params(settings)
+    tracker.log_params({"data_facts": facts})
+    tracker.log_dataset(
+        "/".join(recipe.data.manifest.removesuffix(".parquet").split("/")[-2:]),
+        digest=data.manifest_hash[:12],
+        source=recipe.data.manifest,
+        facts=facts,
     )
     environment = describe_environment()
-    tracker.set_tags(dict(environment))
+    # Packages would push everything else off the run's page; environment.json has them.
+    shown = {name: fact for name, fact in environment.items() if not name.startswith(PACKAGE_FACT)}
+    source = {"mlflow.source.name": f"mien {recipe.method}", "mlflow.source.type": "LOCAL"}
+    tracker.set_tags(shown | source | {"mlflow.source.git.commit": environment["mien.git_sha"]})
     tracker.log_json("environment.json", environment)
     tracker.log_json("split.json", json.loads(data.split.to_json()))
 

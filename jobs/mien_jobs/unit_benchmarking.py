@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,17 +12,15 @@ import pyarrow.parquet as pq
 from mien.evaluate.action_units import ActionUnitScores, score_action_units
 from mien.evaluate.protocols import Protocol
 from mien.evaluate.report import Report, Table
-from mien.media.storage import join, read_bytes, write_bytes_atomically
-from mien.train.local_ray import ray_session
+from mien.media.storage import exists, join, read_bytes
 from mien.train.validate import UNIT_METRIC
 from mien_jobs.benchmark_folds import Say, fold_name, is_finished, mark_finished
-from mien_jobs.model_clips import open_package_clips
+from mien_jobs.evaluation_results import frames_file
 from mien_jobs.overrides import OverrideError, apply_overrides
 from mien_jobs.recipe import Recipe
+from mien_jobs.split_predictions import NothingToScoreError
 from mien_jobs.training import PreparedRun, run_training
-from mien_jobs.unit_scores import evaluate_units, read_and_coded
-
-_FRAMES_FILE = "action-units-test.parquet"
+from mien_jobs.unit_scores import read_and_coded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +72,8 @@ class UnitBenchmarkResult:
     def _folds(self) -> Table:
         rows = []
         for name, units in self.scores.by_fold.items():
-            f1s = [unit.f1 for unit in units if unit.f1 is not None]
             frames = max(unit.num_coded for unit in units)
-            rows.append([name, str(frames), *_shown([sum(f1s) / len(f1s)])])
+            rows.append([name, str(frames), *_shown([self.scores.fold_f1(name)])])
         return Table(title="Folds", head=["fold", "coded frames", "F1, mean of units"], rows=rows)
 
 
@@ -92,8 +88,6 @@ def recipe_for_units(protocol: Protocol, recipe: Recipe, say: Say) -> Recipe:
         f"config.units.present_from={protocol.present_from}",
         f"train.select={UNIT_METRIC}",
     ]
-    if recipe.data.label_set == "auto":
-        settings.append("data.label_set=dfew7")  # of classes that nobody scores here
     try:
         changed = apply_overrides(recipe, settings)
     except OverrideError as error:
@@ -111,7 +105,7 @@ def score_unit_folds(
     """Trains and scores every fold that is not finished, then all of them together.
 
     Raises:
-        ValueError: the test part of a fold has no coded frame.
+        NothingToScoreError: the test part of a fold has no coded frame.
     """
     frames = {fold_name(fold): _frames(protocol, run, fold, say) for fold, run in runs.items()}
     arrays = {
@@ -124,19 +118,16 @@ def score_unit_folds(
 
 def _frames(protocol: Protocol, run: PreparedRun, fold: int | None, say: Say) -> pa.Table:
     """Every sampled frame of a fold's test clips, read and coded."""
-    location = join(run.job.folder, _FRAMES_FILE)
-    if is_finished(run, fold, say):
-        return pq.read_table(io.BytesIO(read_bytes(location)))
-    model = run_training(run, say)
-    plan = run.recipe.train
-    clips = open_package_clips(model.package, None, "test")
-    with ray_session(plan) if plan.workers else nullcontext():
-        found = evaluate_units(clips, plan, present_from=protocol.present_from)
-    buffer = io.BytesIO()
-    pq.write_table(found.frames, buffer)
-    write_bytes_atomically(location, buffer.getvalue())
-    mark_finished(run)
-    return found.frames
+    location = join(run.job.folder, frames_file("test"))
+    if not is_finished(run, fold, say):
+        run_training(run, say)
+        if not exists(location):
+            raise NothingToScoreError(
+                f"no frame of the test part of {fold_name(fold)} is coded for "
+                f"{', '.join(protocol.units)}; fill the manifest's column action_units"
+            )
+        mark_finished(run)
+    return pq.read_table(io.BytesIO(read_bytes(location)))
 
 
 def _shown(shares: list[float | None]) -> list[str]:

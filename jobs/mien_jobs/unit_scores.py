@@ -1,21 +1,20 @@
-"""Action units of every frame of a split: predictions first, then their scores."""
+"""Action units of every sampled frame: a table of predictions and codes, then their scores.
+
+Shapes: M frames, U units.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
+from mien.clips.manifest import Manifest
 from mien.evaluate.action_units import ActionUnitScores, presence, score_action_units
-from mien.train.plan import TrainPlan
-from mien.train.world import choose_device
-from mien_jobs.evaluation import open_source
-from mien_jobs.model_clips import ModelClips
-from mien_models.contract import ClipBatch, Prediction
+from mien.train.validate import PredictedClips
 
 Floats = NDArray[np.float64]
 
@@ -30,73 +29,56 @@ class UnitEvaluation:
     probability (``AU12``) and coded intensity (``AU12_coded``, null where not coded)."""
 
 
-@torch.inference_mode()
-def evaluate_units(model: ModelClips, plan: TrainPlan, *, present_from: float) -> UnitEvaluation:
-    """Predicts the units of every clip of the split, with or without a class label.
+def evaluate_units(
+    parts: Sequence[PredictedClips],
+    units: tuple[str, ...],
+    manifest: Manifest,
+    *,
+    present_from: float,
+) -> UnitEvaluation | None:
+    """Scores of predicted units; None where no frame is coded for any of them.
 
     Args:
-        model: its method names ``action_units``.
-        plan: device and decoding.
+        parts: predicted with their codes.
+        units: their names.
+        manifest: says who is in the clips.
         present_from: coded intensity from which on a unit counts as present.
-
-    Raises:
-        ValueError: no frame of these clips is coded, or the method predicts no units.
     """
-    units = model.method.action_units
-    if not units:
-        raise ValueError(f"{model.info.method} predicts no action units")
-    device = choose_device(plan.device)
-    source = open_source(model.data, model.info, plan, use_ray=plan.workers > 0)
-    stream = model.info.prediction_stream.for_prediction(model.which)
-    stream = dataclasses.replace(stream, action_units=units)
-    method = model.method.to(device).eval()
-    parts = []
-    for batch in source.scan(stream):
-        on_device = batch.to(device)
-        parts.append(_frames(batch, method.predict(on_device), units, model))
-    frames = pa.concat_tables(parts) if parts else pa.table({})
-    if not parts or all(frames[f"{unit}_coded"].null_count == len(frames) for unit in units):
-        raise ValueError(
-            f"no frame of the {model.which} split is coded for {', '.join(units)}; fill the "
-            "manifest's column action_units"
-        )
-    return UnitEvaluation(scores=score_frames(frames, units, present_from), frames=frames)
-
-
-def score_frames(frames: pa.Table, units: tuple[str, ...], present_from: float) -> ActionUnitScores:
-    """Scores of the frames that `evaluate_units` wrote, as one fold."""
-    return score_action_units({"all": read_and_coded(frames, units, present_from)}, units)
+    tables = [_frames(part, units, manifest) for part in parts if part.units_MU is not None]
+    if not tables:
+        return None
+    frames = pa.concat_tables(tables)
+    if all(frames[f"{unit}_coded"].null_count == len(frames) for unit in units):
+        return None
+    scores = score_action_units({"all": read_and_coded(frames, units, present_from)}, units)
+    return UnitEvaluation(scores=scores, frames=frames)
 
 
 def read_and_coded(
     frames: pa.Table, units: tuple[str, ...], present_from: float
 ) -> tuple[Floats, Floats]:
-    """Probabilities and truth [N, U] (NaN: not coded) of the frames that `evaluate_units` wrote."""
-    read_NU = np.stack([frames[unit].to_numpy() for unit in units], axis=1)
-    coded_NU = np.stack(
+    """Probabilities and truth [M, U] (NaN: not coded) of the frames of a `UnitEvaluation`."""
+    read_MU = np.stack([frames[unit].to_numpy() for unit in units], axis=1)
+    coded_MU = np.stack(
         [frames[f"{unit}_coded"].to_numpy().astype(np.float64) for unit in units], axis=1
     )
-    return read_NU, presence(coded_NU, threshold=present_from)
+    return read_MU, presence(coded_MU, threshold=present_from)
 
 
-def _frames(
-    batch: ClipBatch, found: Prediction, units: tuple[str, ...], model: ModelClips
-) -> pa.Table:
-    if found.action_unit_logits_BTU is None or batch.action_units_BTU is None:
-        raise ValueError(f"{model.info.method} names action units but predicts none")
-    view = batch.views[0]
-    num_frames = view.frame_times_BT.shape[1]
-    people = model.data.manifest.by_ids(batch.clip_ids).column("subject_id")
-    read_NU = found.action_unit_logits_BTU.float().sigmoid().cpu().numpy().reshape(-1, len(units))
-    coded_NU = batch.action_units_BTU.numpy().reshape(-1, len(units))
+def _frames(found: PredictedClips, units: tuple[str, ...], manifest: Manifest) -> pa.Table:
+    assert found.units_MU is not None
+    assert found.codes_MU is not None
+    assert found.faces_M is not None
+    num_frames = len(found.units_MU) // len(found.clip_ids)
+    people = manifest.by_ids(found.clip_ids).column("subject_id")
     columns = {
-        "clip_id": pa.array(np.repeat(np.asarray(batch.clip_ids), num_frames), pa.string()),
+        "clip_id": pa.array(np.repeat(np.asarray(found.clip_ids), num_frames), pa.string()),
         "subject_id": pa.array([who for who in people for _ in range(num_frames)], pa.string()),
-        "time_s": pa.array(view.frame_times_BT.flatten().numpy()),
-        "has_face": pa.array(view.has_face_BT.flatten().numpy()),
+        "time_s": pa.array(found.times_M),
+        "has_face": pa.array(found.faces_M > 0),
     }
     for index, unit in enumerate(units):
-        columns[unit] = pa.array(read_NU[:, index].astype(np.float64))
-        coded_N = coded_NU[:, index].astype(np.float64)
-        columns[f"{unit}_coded"] = pa.array(coded_N, mask=np.isnan(coded_N))
+        columns[unit] = pa.array(found.units_MU[:, index].astype(np.float64))
+        coded_M = found.codes_MU[:, index].astype(np.float64)
+        columns[f"{unit}_coded"] = pa.array(coded_M, mask=np.isnan(coded_M))
     return pa.table(columns)

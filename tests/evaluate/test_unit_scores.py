@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 
+from mien.clips.manifest import Manifest
 from mien.infer.package import PackageInfo
+from mien.stream import prepare
 from mien.train.plan import TrainPlan
 from mien_jobs.data import open_data
+from mien_jobs.evaluation import evaluate_model
 from mien_jobs.model_clips import ModelClips
 from mien_jobs.recipe import DataPlan
-from mien_jobs.unit_scores import evaluate_units
+from mien_jobs.split_predictions import NothingToScoreError
 from mien_models.contract import (
     ClipBatch,
     Method,
@@ -45,10 +49,12 @@ class Oracle(Method):
         raise NotImplementedError
 
     def predict(self, batch: ClipBatch) -> Prediction:
-        assert batch.action_units_BTU is not None
-        logits_BTU = torch.where(batch.action_units_BTU >= 1, 4.0, -4.0)
-        logits_BTU[..., 1] *= -1
         size = len(batch)
+        codes_BTU = batch.action_units_BTU
+        if codes_BTU is None:  # validation clips, of which only classes are wanted
+            codes_BTU = torch.zeros(size, 4, len(self.action_units))
+        logits_BTU = torch.where(codes_BTU >= 1, 4.0, -4.0)
+        logits_BTU[..., 1:2] *= -1
         return Prediction(
             logits_BK=torch.zeros(size, len(self.classes)),
             features_BD=torch.zeros(size, 2),
@@ -84,7 +90,9 @@ def model(synth_manifest: Path, units: tuple[str, ...]) -> ModelClips:
 
 
 def test_an_oracle_is_right_about_what_it_says(synth_manifest: Path) -> None:
-    found = evaluate_units(model(synth_manifest, ("AU12", "AU4", "AU99")), PLAN, present_from=1.0)
+    clips = model(synth_manifest, ("AU12", "AU4", "AU99"))
+    found = evaluate_model(clips, PLAN, present_from=1.0).units
+    assert found is not None
     smile, frown, nothing = found.scores.pooled
     assert smile.f1 == 1.0
     assert 0 < smile.num_positive < smile.num_coded
@@ -102,15 +110,74 @@ def test_an_oracle_is_right_about_what_it_says(synth_manifest: Path) -> None:
 
 
 def test_the_threshold_is_the_users(synth_manifest: Path) -> None:
-    strict = evaluate_units(model(synth_manifest, ("AU12", "AU4")), PLAN, present_from=3.0)
-    loose = evaluate_units(model(synth_manifest, ("AU12", "AU4")), PLAN, present_from=0.5)
-    assert strict.scores.pooled[0].num_positive < loose.scores.pooled[0].num_positive
+    found = [
+        evaluate_model(model(synth_manifest, ("AU12", "AU4")), PLAN, present_from=threshold).units
+        for threshold in (3.0, 0.5)
+    ]
+    strict, loose = (one.scores.pooled[0].num_positive for one in found if one is not None)
+    assert strict < loose
+
+
+def test_units_that_nobody_coded_are_not_scored(synth_manifest: Path) -> None:
+    found = evaluate_model(model(synth_manifest, ("AU98", "AU99")), PLAN)
+    assert found.units is None
+    assert "test/uar" in found.to_metrics()
+    assert not [name for name in found.to_metrics() if "au_f1" in name]
+
+
+def test_a_clip_is_decoded_once_for_classes_units_and_probes(
+    synth_manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the clips have no class: those are looked at as well, for units and probes."""
+    clips = model(synth_manifest, ("AU12",))
+    table = clips.data.manifest.table
+    labels = pa.array(
+        [label if row % 2 else None for row, label in enumerate(table["label"].to_pylist())]
+    )
+    half = Manifest(
+        table.set_column(table.column_names.index("label"), "label", labels),
+        base=clips.data.manifest.base,
+    )
+    clips = replace(clips, data=replace(clips.data, manifest=half), which="all")
+    decoded: list[str] = []
+    real = prepare.decode_clip
+    monkeypatch.setattr(
+        prepare, "decode_clip", lambda uri, *a, **k: (decoded.append(uri), real(uri, *a, **k))[1]
+    )
+    found = evaluate_model(clips, PLAN, probes=("identity", "pose"))
+    assert sorted(decoded) == sorted(set(decoded))
+    assert len(decoded) == len(half)
+    assert found.classes is not None
+    assert found.units is not None
+    assert found.probes is not None
+    assert len(found.classes.predictions) == len(half) // 2
+    assert len(found.units.frames) == 4 * len(half)
+    assert found.probes.identity is not None
+    assert found.probes.identity.num_clips == len(half)
+    # The oracle's features are the same for all clips.
+    assert found.to_metrics()["all/identity_accuracy"] == found.probes.identity.linear.value
+
+
+def test_what_cannot_be_probed_is_said_and_costs_no_scores(synth_manifest: Path) -> None:
+    clips = model(synth_manifest, ("AU12",))
+    names = [name for name in clips.data.manifest.table.column_names if not name.endswith("_deg")]
+    bare = Manifest(clips.data.manifest.table.select(names), base=clips.data.manifest.base)
+    found = evaluate_model(
+        replace(clips, data=replace(clips.data, manifest=bare)), PLAN, probes=("pose",)
+    )
+    assert found.scorecard is not None
+    assert any(
+        line.startswith("Not probed: pose: the manifest has none of the columns yaw_deg")
+        for line in found.report.lead
+    )
 
 
 def test_nothing_to_score(synth_manifest: Path) -> None:
-    with pytest.raises(ValueError, match="no frame of the test split is coded for AU98, AU99"):
-        evaluate_units(model(synth_manifest, ("AU98", "AU99")), PLAN, present_from=1.0)
-    silent = model(synth_manifest, ("AU12",))
-    silent.method.action_units = ()
-    with pytest.raises(ValueError, match="oracle predicts no action units"):
-        evaluate_units(replace(silent), PLAN, present_from=1.0)
+    clips = model(synth_manifest, ("AU98",))
+    table = clips.data.manifest.table
+    bare = table.set_column(
+        table.column_names.index("label"), "label", pa.nulls(len(table), pa.string())
+    )
+    data = replace(clips.data, manifest=Manifest(bare, base=clips.data.manifest.base))
+    with pytest.raises(NothingToScoreError, match="no clip of the test split has a label or code"):
+        evaluate_model(replace(clips, data=data), PLAN)

@@ -82,6 +82,10 @@ def test_a_run_is_tracked_scored_registered_and_found_again(small_recipe, local_
     assert f"UAR {tracked.data.metrics['test/uar']:.3f}" in note
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in note.splitlines()]
     assert ["test", str(len(run.data.split.test)), "2"] in cells
+    (dataset,) = (one.dataset for one in tracked.inputs.dataset_inputs)
+    assert dataset.digest == run.data.manifest_hash[:12]
+    assert json.loads(dataset.profile)["test"] == len(run.data.split.test)
+    assert f"Best epoch: {model.fit.best_epoch} (val/uar " in note
     scores = {"test/uar", "test/video_audio/uar", "test/video/uar", "test/audio/uar", "val/uar"}
     assert scores <= tracked.data.metrics.keys()
     names = {entry.path for entry in client.list_artifacts(model.run_id)}

@@ -42,13 +42,15 @@ def test_they_train_and_are_scored(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe = with_data(small_recipe("clp"), str(units_alone), "units")
-    recipe = apply_overrides(recipe, ["data.label_set=dfew7", "train.select=val/au_f1"])
+    recipe = apply_overrides(recipe, ["train.select=val/au_f1"])
     lines: list[str] = []
     model = run_training(prepare(recipe), say=lines.append)
     assert model.scorecard is None
     assert list(model.fit.metrics) == ["val/au_f1"]
     assert model.fit.best_epoch in (1, 2)
-    assert any("no labelled clip to test on" in line for line in lines)
+    assert any(line.startswith("# Action units, test split") for line in lines)
+    own = json.loads((tmp_path / "runs" / "units" / "action-units-test.json").read_text())
+    assert f"Mean F1 {own['pooled_f1']:.3f}." in "".join(lines)
     out = tmp_path / "out"
     command = ["evaluate", str(model.package), "--decode-tasks", "0", "--out", str(out)]
     assert main([*command, "--split", "all", "--probe", "identity", "pose"]) == 0
@@ -66,6 +68,11 @@ def test_they_train_and_are_scored(
     assert frames["AU12_coded"].null_count == 0
     assert 0 <= min(frames["AU12"].to_pylist()) <= max(frames["AU12"].to_pylist()) <= 1
     assert not (out / "scorecard-all.html").exists()
+    film = str(Manifest.read(str(units_alone)).ref(0).uri)
+    rows = tmp_path / "frames.parquet"
+    predict = ["predict", film, "--model", str(model.package), "--out", str(rows)]
+    assert main([*predict, "--rows", "frames"]) == 0
+    assert {"AU12", "p_not_learnt"} <= set(pq.read_table(rows).column_names)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +90,18 @@ def test_units_to_choose_by_have_to_be_there(
         prepare(small_recipe(name, change, "train.select=val/au_f1"))
 
 
-def test_without_a_label_set_it_is_said_what_to_type(
-    units_alone: Path, small_recipe: MakeRecipe
-) -> None:
-    with pytest.raises(ValueError, match=r"--set data\.label_set=dfew7"):
-        prepare(with_data(small_recipe("clp"), str(units_alone), "units"))
+def test_a_method_without_units_needs_labels(units_alone: Path, small_recipe: MakeRecipe) -> None:
+    for name, change in (("rdfer", "config.epochs=1"), ("clp", "config.units.weight=0")):
+        with pytest.raises(ValueError, match=f"has a label, and {name} can't do without: "):
+            prepare(with_data(small_recipe(name, change), str(units_alone), "units"))
+
+
+def test_something_has_to_be_learnt(units_alone: Path, small_recipe: MakeRecipe) -> None:
+    whole = Manifest.read(str(units_alone))
+    place = whole.table.column_names.index("action_units")
+    nothing = pa.nulls(len(whole), whole.table.schema.field(place).type)
+    table = whole.table.set_column(place, whole.table.schema.field(place), nothing)
+    bare = units_alone.with_name("bare.parquet")
+    Manifest(table, base=whole.base).write(str(bare))
+    with pytest.raises(ValueError, match="no clip of the manifest has a label or coded action"):
+        prepare(with_data(small_recipe("clp"), str(bare), "units"))

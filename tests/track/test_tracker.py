@@ -78,6 +78,10 @@ def test_a_run_holds_what_was_logged(uri: str, tmp_path: Path) -> None:
         {"train": {"lr": 0.1}, "long": "x" * 600, "many": {str(i): i for i in range(120)}}
     )
     tracker.set_tags({"git": "abc"})
+    for _ in range(2):  # as a run does that goes on
+        tracker.log_dataset(
+            "faces/clips", digest="0a1b", source="s3://faces/clips.parquet", facts={"clips": 12}
+        )
     for step in range(3):
         tracker.log_metrics({"train/loss": 3.0 - step, "val/uar": 0.5}, step)
     tracker.log_json("recipe", {"a": [1, 2]})
@@ -99,6 +103,10 @@ def test_a_run_holds_what_was_logged(uri: str, tmp_path: Path) -> None:
     assert run.data.params["many.119"] == "119"
     assert run.data.params["long"] == "x" * 497 + "..."
     assert run.data.tags["git"] == "abc"
+    (made_from,) = (one.dataset for one in run.inputs.dataset_inputs)
+    assert (made_from.name, made_from.digest) == ("faces/clips", "0a1b")
+    assert json.loads(made_from.source) == {"uri": "s3://faces/clips.parquet"}
+    assert json.loads(made_from.profile) == {"clips": 12}
     assert history(tracker, "train/loss") == [(0, 3.0), (1, 2.0), (2, 1.0)]
     got = tmp_path / "got"
     got.mkdir()

@@ -176,6 +176,10 @@ CREMA6 = LabelSet(
 )
 """CREMA-D in the order of its tables of votes (A, D, F, H, N, S)."""
 
+UNITS_ONLY = LabelSet(name="units_only", classes=("not_learnt",))
+"""Of models that learn action units from clips without any class: networks have a logit, nobody
+taught it, and its name says so."""
+
 KNOWN_LABEL_SETS = {
     s.name: s
     for s in (

@@ -51,8 +51,8 @@ class ActionUnitScores:
 
     @property
     def fold_mean_f1(self) -> float:
-        """Mean over folds of each fold's mean over units."""
-        return _mean([_mean([unit.f1 for unit in units]) for units in self.by_fold.values()])
+        """Mean over folds of each fold's mean over units; folds without codes are skipped."""
+        return _mean([self.fold_f1(name) for name in self.by_fold])
 
     @property
     def pooled_accuracy(self) -> float:
@@ -63,6 +63,17 @@ class ActionUnitScores:
         """A unit's F1, averaged over the folds that code it; None where none does."""
         found = [unit.f1 for units in self.by_fold.values() for unit in units if unit.name == name]
         return _mean(found) if any(value is not None for value in found) else None
+
+    def fold_f1(self, fold: str) -> float | None:
+        """Mean over units of a fold's F1; None where it codes none of them."""
+        value = _mean([unit.f1 for unit in self.by_fold[fold]])
+        return None if np.isnan(value) else value
+
+    def to_metrics(self, prefix: str) -> dict[str, float]:
+        """Flat names for a tracker: ``test/au_f1``, ``test/au_f1/AU12``; coded units alone."""
+        known = {unit.name: unit.f1 for unit in self.pooled if unit.f1 is not None}
+        metrics = {f"{prefix}/au_f1/{name}": f1 for name, f1 in known.items()}
+        return metrics | ({f"{prefix}/au_f1": self.pooled_f1} if known else {})
 
     def table(self) -> Table:
         """A row for each unit and the averages."""

@@ -16,6 +16,8 @@ class ProbeScores:
 
     identity: IdentityProbe | None = None
     pose: tuple[RegressionProbe, ...] = ()
+    not_probed: tuple[str, ...] = ()
+    """What was asked for and these clips don't allow, with the reason."""
 
     def sentences(self) -> list[str]:
         """The findings in words."""
@@ -35,7 +37,7 @@ class ProbeScores:
                 f"{best.r2:.3f} ({best.interval}) on {best.num_people} people that it has not "
                 "seen. 0 is no better than the mean."
             )
-        return told
+        return told + [f"Not probed: {reason}." for reason in self.not_probed]
 
     def tables(self, beside: Sequence[Sequence[str]] = ()) -> list[Table]:
         """A table of each probe.

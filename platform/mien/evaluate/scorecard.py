@@ -84,7 +84,7 @@ class Scorecard:
         if self.worst_slice is not None:
             metrics[f"{self.split}/worst_slice_war"] = self.worst_slice.war
         if self.action_units is not None:
-            metrics[f"{self.split}/au_f1"] = self.action_units.pooled_f1
+            metrics |= self.action_units.to_metrics(self.split)
         if self.probes is not None:
             metrics |= self.probes.to_metrics(self.split)
         return metrics

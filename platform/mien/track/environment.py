@@ -27,6 +27,8 @@ PACKAGES = (
     "opencv-python-headless",
 )
 """Distributions whose version can change a result."""
+PACKAGE_FACT = "mien.package."
+"""What names of facts about packages start with."""
 GIT_SHA_VARIABLE = "MIEN_GIT_SHA"
 """Holds the commit where the code is shipped without its repository (a cluster job)."""
 
@@ -47,7 +49,7 @@ def describe_environment(device: torch.device | str = "cpu") -> dict[str, str]:
         "mien.platform": platform.platform(),
         "mien.cpu_count": str(os.cpu_count()),
     }
-    return facts | {f"mien.package.{name}": installed_version(name) for name in PACKAGES}
+    return facts | {f"{PACKAGE_FACT}{name}": installed_version(name) for name in PACKAGES}
 
 
 def device_name(device: torch.device) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -91,6 +91,18 @@ class MlflowTracker:
                 self.set_tags({f"mien.changed.{name}": short})
         for start in range(0, len(new), _BATCH_PARAMS):
             self.client.log_batch(self._run_id, params=new[start : start + _BATCH_PARAMS])
+
+    def log_dataset(self, name: str, *, digest: str, source: str, facts: Mapping[str, Any]) -> None:
+        """See :class:`~mien.track.tracker.Tracker`."""
+        scheme = source.split("://")[0] if "://" in source else "local"
+        dataset = Dataset(
+            name=name,
+            digest=digest,
+            source_type=scheme,
+            source=json.dumps({"uri": source}),
+            profile=json.dumps(facts),
+        )
+        self.client.log_inputs(self._run_id, [DatasetInput(dataset)])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """See :class:`~mien.track.tracker.Tracker`."""

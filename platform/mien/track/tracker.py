@@ -37,6 +37,16 @@ class Tracker(Protocol):
         ``mien.changed.<name>``, because a parameter can't be changed.
         """
 
+    def log_dataset(self, name: str, *, digest: str, source: str, facts: Mapping[str, Any]) -> None:
+        """What the run was made from: shown on its page and in the list of runs.
+
+        Args:
+            name: what people see.
+            digest: of its contents, at most 36 characters.
+            source: where it lies.
+            facts: numbers about it, as JSON values.
+        """
+
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Scalars of one step; written in batches every few seconds.
 
@@ -75,6 +85,9 @@ class NoTracker:
     run_id = ""
 
     def log_params(self, params: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
+    def log_dataset(self, name: str, *, digest: str, source: str, facts: Mapping[str, Any]) -> None:
         """Does nothing."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:

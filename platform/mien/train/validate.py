@@ -41,6 +41,10 @@ class PredictedClips:
     method tells them and the clips' codes came with them."""
     codes_MU: npt.NDArray[np.float32] | None = None
     """Coded intensities of the same frames, NaN where not coded."""
+    times_M: npt.NDArray[np.float32] | None = None
+    """When these frames are shown, in seconds."""
+    faces_M: npt.NDArray[np.float32] | None = None
+    """1 where a face was found in them, else 0."""
 
 
 Change = Callable[[ClipBatch], ClipBatch]
@@ -125,6 +129,8 @@ def gather_predictions(
         if units_BTU is not None and on_device.action_units_BTU is not None:
             facts["units"] = units_BTU.float().sigmoid()
             facts["codes"] = on_device.action_units_BTU
+            facts["times"] = on_device.views[0].frame_times_BT
+            facts["faces"] = on_device.views[0].has_face_BT
         told = {name: part.float().cpu().numpy() for name, part in facts.items()}
         mine.extend(_rows(batch, logits, told))
     gathered = (row for worker in world.gather(mine) for row in worker)
@@ -143,20 +149,24 @@ def _rows(batch: ClipBatch, logits: Sequence[npt.NDArray[np.float32]], facts: Fa
 def _as_arrays(rows: Sequence[Row], condition: int) -> PredictedClips:
     logits = [row[1][condition] for row in rows]
 
-    def of_clips(name: str) -> list[npt.NDArray[np.float32]] | None:
+    def of_clips(name: str) -> npt.NDArray[np.float32] | None:
         is_told = condition == 0 and bool(rows) and name in rows[0][5]
-        return [row[5][name] for row in rows] if is_told else None
+        return np.stack([row[5][name] for row in rows]) if is_told else None
 
-    features, pictures = of_clips("features"), of_clips("picture")
-    units, codes = of_clips("units"), of_clips("codes")
+    def of_frames(name: str) -> npt.NDArray[np.float32] | None:
+        values = of_clips(name)
+        return None if values is None else np.concatenate(values)
+
     return PredictedClips(
         clip_ids=tuple(row[0] for row in rows),
         logits_NK=np.stack(logits) if logits else np.zeros((0, 0), np.float32),
         labels_N=np.asarray([row[2] for row in rows], dtype=np.int64),
         has_audio_N=np.asarray([row[3] for row in rows], dtype=np.bool_),
         has_face_N=np.asarray([row[4] for row in rows], dtype=np.float32),
-        features_ND=None if features is None else np.stack(features),
-        picture_NP=None if pictures is None else np.stack(pictures),
-        units_MU=None if units is None else np.concatenate(units),
-        codes_MU=None if codes is None else np.concatenate(codes),
+        features_ND=of_clips("features"),
+        picture_NP=of_clips("picture"),
+        units_MU=of_frames("units"),
+        codes_MU=of_frames("codes"),
+        times_M=of_frames("times"),
+        faces_M=of_frames("faces"),
     )

@@ -53,6 +53,7 @@ def recipe(synth_manifest: Path, tmp_path: Path) -> Recipe:
             "config.epochs=1",
             "config.autoencoder.epochs=1",
             "config.batch_size=4",
+            "config.autoencoder.batch_size=4",
             f"data.cache={tmp_path / 'cache'}",
         ],
     )

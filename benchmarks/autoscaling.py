@@ -3,7 +3,8 @@
 The cluster starts with a head that has no CPUs. A training that fits nowhere is started: it waits,
 a node that trains and nodes that decode come, it trains, and the nodes go again. Then the same
 training with more decoding tasks: decoding must ask for nodes that decode, and for no more that
-train. The course of both is kept as a picture, docs/images/autoscaling.png.
+train. Then a search of four trials, two at a time: two nodes that train must come and go. The
+courses are kept as a picture, docs/images/autoscaling.png.
 
     python benchmarks/autoscaling.py [--quick]
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -39,6 +41,7 @@ PICTURE = Path(__file__).parents[1] / "docs" / "images" / "autoscaling.png"
 IDLE_S = 15
 TIME_LIMIT_S = 420.0
 GROUPS = ("train", "decode")
+TRIAL = re.compile(r"trial \d+: val/uar")
 
 
 @dataclass
@@ -49,7 +52,7 @@ class Course:
     nodes: list[tuple[float, Counter[str]]] = field(default_factory=list)
     """Time and nodes of each group, whenever they were counted."""
     steps: list[float] = field(default_factory=list)
-    """Time of each step line."""
+    """Time of each step's line, or each trial's end."""
     ended: float = 0.0
     code: int = -1
 
@@ -175,21 +178,35 @@ def count_nodes() -> Counter[str]:
 
 
 def train(address: str, data: Path, folder: Path, tasks: int, epochs: int) -> Course:
-    """One training from its start until the nodes are gone, or for the time limit."""
+    """One training with so many decoding tasks."""
     settings = ["train.workers=1", f"train.decode_tasks={tasks}", "track.uri=off"]
     settings += [f"config.epochs={epochs}", f"storage={folder / 'runs'}"]
-    course, log = Course(), folder / f"with-{tasks}.log"
+    command = training_command(f"with-{tasks}", data, settings)
+    return follow(command, STEP, address, folder / f"with-{tasks}.log")
+
+
+def search(address: str, data: Path, folder: Path) -> Course:
+    """Four trials, two at a time; clips are cached by nodes that decode."""
+    settings = ["config.epochs=1", "track.uri=off", f"storage={folder / 'runs'}"]
+    command = training_command("search", data, settings, verb="tune")
+    command += ["--trials", "4", "--concurrent", "2", "--sampler", "random", "--prune", "none"]
+    return follow(command, TRIAL, address, folder / "search.log")
+
+
+def follow(command: list[str], mark: re.Pattern[str], address: str, log: Path) -> Course:
+    """A command from its start until the nodes are gone, or for the time limit."""
+    course = Course()
     with open(log, "w") as out:
         process = subprocess.Popen(
-            training_command(f"with-{tasks}", data, settings),
-            env={**os.environ, "RAY_ADDRESS": address, "PYTHONUNBUFFERED": "1"},
+            command,
+            env={**os.environ, "RAY_ADDRESS": address, "PYTHONUNBUFFERED": "1", "CI": "true"},
             stdout=out,
             stderr=subprocess.STDOUT,
         )
     while time.monotonic() - course.started < TIME_LIMIT_S:
         now = time.monotonic() - course.started
         course.nodes.append((now, count_nodes()))
-        seen = len([line for line in log.read_text().splitlines() if STEP.match(line)])
+        seen = len([line for line in log.read_text().splitlines() if mark.match(line)])
         course.steps += [now] * (seen - len(course.steps))
         if not course.ended and process.poll() is not None:
             course.ended, course.code = now, process.returncode
@@ -198,7 +215,7 @@ def train(address: str, data: Path, folder: Path, tasks: int, epochs: int) -> Co
         time.sleep(0.25)
     process.kill()
     if course.code != 0:
-        raise SystemExit(f"the training ended with {course.code}:\n{log.read_text()[-3000:]}")
+        raise SystemExit(f"{log.stem!r} ended with {course.code}:\n{log.read_text()[-3000:]}")
     return course
 
 
@@ -212,7 +229,9 @@ def draw(courses: dict[str, Course]) -> None:
         for group, colour in zip(GROUPS, ("#2563eb", "#ea580c"), strict=True):
             counts = [count[group] for _, count in course.nodes]
             axes.step(times, counts, where="post", color=colour, lw=2, label=f"nodes that {group}")
-        axes.plot(course.steps, [-0.25] * len(course.steps), "|", color=INK, ms=8, label="steps")
+        axes.plot(
+            course.steps, [-0.25] * len(course.steps), "|", color=INK, ms=8, label="steps, trials"
+        )
         axes.axvline(course.ended, color=QUIET, lw=1, ls=":")
         axes.text(course.ended, axes.get_ylim()[1], " ended", color=QUIET, va="top", fontsize=9)
         axes.set_title(title, loc="left", fontsize=10, color=INK)
@@ -238,6 +257,9 @@ def main() -> None:
             for tasks in (1,) if quick else (1, 3):
                 title = f"{tasks} decoding task{'s' if tasks > 1 else ''}, 1 worker that trains"
                 courses[title] = train(address, data, folder, tasks, 1 if quick else 4)
+            if not quick:
+                title = "a search: 4 trials, two at a time"
+                courses[title] = search(address, data, folder)
     if not quick:
         draw(courses)
     report(list(courses.values()), quick=quick)
@@ -245,7 +267,7 @@ def main() -> None:
 
 def report(courses: list[Course], *, quick: bool) -> None:
     """Figures and targets."""
-    first, last = courses[0], courses[-1]
+    first, last = courses[0], courses[:2][-1]
     figures = {
         "nodes_at_start": sum(first.nodes[0][1][group] for group in GROUPS),
         "first_step_s": round(first.steps[0], 1),
@@ -258,7 +280,7 @@ def report(courses: list[Course], *, quick: bool) -> None:
         ),
         "train_nodes": [course.most("train") for course in courses],
         "decode_nodes": [course.most("decode") for course in courses],
-        "most_train_nodes": max(course.most("train") for course in courses),
+        "most_train_nodes": max(course.most("train") for course in courses[:2]),
         "decode_nodes_gained": last.most("decode") - first.most("decode"),
         "load_average": round(os.getloadavg()[0], 1),
     }
@@ -269,6 +291,8 @@ def report(courses: list[Course], *, quick: bool) -> None:
     }
     if not quick:
         targets["more decoding brings more nodes that decode"] = ("decode_nodes_gained", ">=", 1)
+        figures["search_train_nodes"] = courses[2].most("train")
+        targets["a search has the nodes of its two trials"] = ("search_train_nodes", ">=", 2)
     finish("autoscaling", figures, targets, quick=quick)
 
 

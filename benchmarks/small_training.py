@@ -28,10 +28,12 @@ def small_clips(folder: Path, *, clips_per_class: int = 1) -> Path:
     return write_dataset(spec, folder, num_workers=0)
 
 
-def training_command(name: str, data: str | Path, settings: list[str]) -> list[str]:
+def training_command(
+    name: str, data: str | Path, settings: list[str], *, verb: str = "train"
+) -> list[str]:
     """rdfer's tiny profile on the CPU, on nodes that train and nodes that decode."""
     common = ["train.device=cpu", "train.log_every_steps=1", "train.threads_per_worker=1"]
     common += ["config.batch_size=8"]
     common += ["cluster.train.label=train", "cluster.decode.label=decode"]
-    command = [sys.executable, "-m", "mien_jobs.cli", "train", "rdfer", "--profile", "tiny"]
+    command = [sys.executable, "-m", "mien_jobs.cli", verb, "rdfer", "--profile", "tiny"]
     return [*command, "--name", name, "--data", str(data), "--set", *common, *settings]

@@ -15,6 +15,7 @@ from mien.cache.settings import CacheSettings, StoredAs
 from mien.cache.store import ClipCache
 from mien.cache.view import CachedClips
 from mien.clips.manifest import ClipRef
+from mien.cluster.groups import NodeGroup
 from mien.stream.select import select_clips
 from mien_jobs.data import RunData
 from mien_jobs.progress import ProgressBar
@@ -69,9 +70,21 @@ def read_cached(data: RunData, plan: DataPlan, streams: Iterable[StreamSpec]) ->
 
 
 def complete_cache(
-    data: RunData, plan: DataPlan, streams: Iterable[StreamSpec], *, use_ray: bool, say: Say
+    data: RunData,
+    plan: DataPlan,
+    streams: Iterable[StreamSpec],
+    *,
+    decode_on: NodeGroup | None,
+    say: Say,
 ) -> RunData:
     """The data with a cache that holds every clip of the streams; decodes what is missing.
+
+    Args:
+        data: the clips.
+        plan: says where the cache lies, and what it stores.
+        streams: that read from it.
+        decode_on: the nodes that decode (Ray must be running); None: this process.
+        say: prints a line.
 
     Raises:
         CacheError: the plan's cache is none.
@@ -80,7 +93,7 @@ def complete_cache(
     cache = ClipCache.open(plan.cache, create=True)
     found = {}
     for settings, refs in clips_of(data, plan, streams).items():
-        report = build_with_progress(cache, refs, settings, use_ray=use_ray)
+        report = build_with_progress(cache, refs, settings, decode_on=decode_on)
         say(f"cache, {settings.describe()}: {report.summary()}")
         found[settings] = report.coverage
     return _reading(data, CachedClips.of(cache, stored(plan), found))
@@ -91,14 +104,14 @@ def build_with_progress(
     refs: list[ClipRef],
     settings: CacheSettings,
     *,
-    use_ray: bool,
+    decode_on: NodeGroup | None,
     retry_failed: bool = False,
 ) -> BuildReport:
-    """Makes what a cache lacks, on all CPUs of the Ray cluster or in this process."""
+    """Makes what a cache lacks, on all CPUs of the nodes that decode or in this process (None)."""
     tasks, run_parts = 1, run_here
-    if use_ray:
-        tasks = _num_tasks()
-        run_parts = RayParts(tasks=tasks)
+    if decode_on is not None:
+        tasks = _num_tasks(decode_on)
+        run_parts = RayParts(tasks=tasks, group=decode_on)
     with ProgressBar("clips to cache") as progress:
         return build(
             cache,
@@ -111,13 +124,17 @@ def build_with_progress(
         )
 
 
-def _num_tasks() -> int:
-    """One task for each CPU of the cluster."""
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    if len(ray.nodes()) == 1:
+def _num_tasks(group: NodeGroup) -> int:
+    """One task for each CPU of the group's nodes, and for those of one node where none is there
+    yet: an autoscaler brings nodes for tasks that wait."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    wanted = group.selector.items()
+    members = [node for node in nodes if wanted <= node["Labels"].items()]
+    cpus = int(sum(node["Resources"].get("CPU", 0) for node in members))
+    if len(nodes) == 1:
         # There, Ray is told of as many CPUs as workers reserve, which may be more than there are.
         cpus = min(cpus, os.cpu_count() or 1)
-    return max(1, cpus)
+    return cpus or group.cpus
 
 
 def _reading(data: RunData, clips: CachedClips) -> RunData:

@@ -238,7 +238,8 @@ def _complete_cache(search: Search, base: PreparedRun, say: Say) -> CachedClips 
     if not search.recipe.data.cache:
         say("no clip cache: every trial decodes its clips anew")
         return None
-    data = complete_cache(base.data, search.recipe.data, base.streams, use_ray=True, say=say)
+    group = search.recipe.cluster.decode
+    data = complete_cache(base.data, search.recipe.data, base.streams, decode_on=group, say=say)
     return data.loading.cache
 
 

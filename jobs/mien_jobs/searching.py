@@ -232,7 +232,7 @@ class RunTrial:
         ):
             data = replace(run.data, loading=replace(run.data.loading, cache=self.cached))
         else:
-            data = complete_cache(run.data, run.recipe.data, run.streams, use_ray=False, say=log)
+            data = complete_cache(run.data, run.recipe.data, run.streams, decode_on=None, say=log)
         return replace(run, data=data, job=replace(run.job, loading=data.loading))
 
 

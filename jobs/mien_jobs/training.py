@@ -261,7 +261,8 @@ def run_training(run: PreparedRun, say: Say = print) -> TrainedModel:
         use_ray = recipe.train.workers > 0
         with ray_session(recipe.train) if use_ray else nullcontext():
             if recipe.data.cache:
-                data = complete_cache(run.data, recipe.data, run.streams, use_ray=use_ray, say=say)
+                group = recipe.cluster.decode if use_ray else None
+                data = complete_cache(run.data, recipe.data, run.streams, decode_on=group, say=say)
                 run = replace(run, data=data, job=replace(job, loading=data.loading))
             fit = train(run.job)
             say(f"trained {fit.steps} steps in {time.monotonic() - started:.0f} s")

@@ -91,7 +91,11 @@ def _build(args: argparse.Namespace) -> int:
     with ray_session(recipe.train) if use_ray else nullcontext():
         for settings in sorted(wanted, key=CacheSettings.describe):
             report = build_with_progress(
-                cache, refs, settings, use_ray=use_ray, retry_failed=args.retry_failed
+                cache,
+                refs,
+                settings,
+                decode_on=recipe.cluster.decode if use_ray else None,
+                retry_failed=args.retry_failed,
             )
             print(f"{settings.describe()}: {report.summary()}")
             for clip_id, reason, message in report.failures[:_SHOWN]:

@@ -1,15 +1,16 @@
-"""Parts of a build as Ray tasks, on whatever nodes have the CPUs."""
+"""Parts of a build as Ray tasks, on the nodes that decode."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import ray
 import ray.exceptions
 
 from mien.cache.build import Made, Part, make_part
+from mien.cluster.groups import NodeGroup
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,10 +20,14 @@ class RayParts:
     tasks: int
     """Tasks at once."""
     cpus_per_task: float = 1.0
+    group: NodeGroup = field(default_factory=NodeGroup)
+    """The nodes that decode."""
 
     def __call__(self, parts: Iterator[Part]) -> Iterator[tuple[Part, Made]]:
         """Each part when it is done."""
-        make = ray.remote(num_cpus=self.cpus_per_task)(make_part)
+        make = ray.remote(make_part).options(
+            num_cpus=self.cpus_per_task, label_selector=self.group.selector or None
+        )
         running = {make.remote(part): part for part in islice(parts, self.tasks)}
         try:
             while running:

@@ -178,8 +178,9 @@ def count_nodes() -> Counter[str]:
 
 
 def train(address: str, data: Path, folder: Path, tasks: int, epochs: int) -> Course:
-    """One training with so many decoding tasks."""
+    """One training with so many decoding tasks, each of which fills a node that decodes."""
     settings = ["train.workers=1", f"train.decode_tasks={tasks}", "track.uri=off"]
+    settings += ["train.cpus_per_decode_task=1"]
     settings += [f"config.epochs={epochs}", f"storage={folder / 'runs'}"]
     command = training_command(f"with-{tasks}", data, settings)
     return follow(command, STEP, address, folder / f"with-{tasks}.log")
@@ -253,10 +254,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mien-as-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         data = small_clips(folder / "clips")
+        # Ray Data asks for another node after ten seconds in which its nodes were full.
+        more_data = data if quick else small_clips(folder / "more-clips", clips_per_class=8)
         with autoscaling_cluster(folder, most=3) as address:
             for tasks in (1,) if quick else (1, 3):
                 title = f"{tasks} decoding task{'s' if tasks > 1 else ''}, 1 worker that trains"
-                courses[title] = train(address, data, folder, tasks, 1 if quick else 4)
+                clips = more_data if tasks > 1 else data
+                courses[title] = train(address, clips, folder, tasks, 1 if quick else 4)
             if not quick:
                 title = "a search: 4 trials, two at a time"
                 courses[title] = search(address, data, folder)

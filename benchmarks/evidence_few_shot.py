@@ -19,21 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from evidence_complex_fer import PER_CLASS, ClipsInMemory, Loader, OnlyBasics, Study, make_clips
+from complex_study import ClipsInMemory, Loader, Study, basic_network, make_clips
+from evidence_complex_fer import PER_CLASS
 from report import finish
 
 from mien.evaluate.few_shot import LEARNERS, SHOTS, FewShotTask, score_learner
 from mien.media.storage import write_bytes_atomically
-from mien_models.complex_fer import ComplexFer, ComplexFerConfig
-
-
-def basic_network(load: Loader) -> tuple[ComplexFer, ClipsInMemory]:
-    """The network that knows the basics, and the clips."""
-    run, clips, basics = load()
-    method = OnlyBasics(ComplexFerConfig.tiny(), run.data.label_set.classes)
-    method.begin_stage(0)
-    method.load_state_dict(basics)
-    return method.eval(), clips
+from mien_models.complex_fer import ComplexFer
 
 
 def later(method: ComplexFer) -> list[str]:
@@ -118,8 +110,10 @@ def score_all(study: Study) -> list[dict[str, Any]]:
             place = study.folder / "few_shot" / f"{learner}-{shots}.json"
             if not place.exists():
                 if not tasks:
-                    method, clips = basic_network(Loader(study, 0))
-                    tasks = {name: few_shot_task(method, clips, name) for name in later(method)}
+                    start = Loader(study, 0)()
+                    method = basic_network(start.classes, start.basics)
+                    names = later(method)
+                    tasks = {name: few_shot_task(method, start.clips, name) for name in names}
                 row = few_shot_row(learner, shots, tasks)
                 write_bytes_atomically(str(place), json.dumps(row).encode())
             rows.append(json.loads(place.read_text()))

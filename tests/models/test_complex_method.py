@@ -23,7 +23,7 @@ from mien_models.complex_fer.config import (
 )
 from mien_models.complex_fer.distillation import clip_weights, distillation_loss, padded
 from mien_models.complex_fer.method import NOT_LEARNT
-from mien_models.complex_fer.model import GrowingHead
+from mien_models.complex_fer.model import GrowingHead, NearestMean
 from mien_models.complex_fer.schedule import make_schedule
 from mien_models.contract import ClipBatch, Progress, plain_batch
 
@@ -369,6 +369,111 @@ def test_without_budget_nothing_is_kept_and_teachers_go_when_all_is_learnt():
     shipped.load_state_dict(method.state_dict())
     batch = clips([0] * 2)
     assert torch.equal(shipped.eval().predict(batch).logits_BK, method.predict(batch).logits_BK)
+
+
+# iCaRL's classifier
+
+
+def test_the_nearest_mean_by_hand():
+    nearest = NearestMean(2)
+    nearest.grow(2)
+    nearest.grow(1)
+    # Directions (1, 0) and (0, 1), however long: their mean points to 45 degrees.
+    nearest.fill(0, torch.tensor([[5.0, 0.0], [0.0, 0.1]]))
+    nearest.fill(2, torch.tensor([[0.0, -2.0]]))
+    half = 0.5**0.5
+    expected = torch.tensor([[half, half], [0.0, 0.0], [0.0, -1.0]])
+    torch.testing.assert_close(nearest.means_SD, expected)
+    logits = nearest(torch.tensor([[3.0, 4.0], [0.0, -9.0]]))
+    # (0.6, 0.8): squared distances 2 - 2 * 1.4 * half and 2 + 2 * 0.8.
+    by_hand = [[-(2 - 2.8 * half), NOT_LEARNT, -3.6], [-(2 + 2 * half), NOT_LEARNT, 0.0]]
+    torch.testing.assert_close(logits, torch.tensor(by_hand), rtol=1e-5, atol=1e-6)
+
+
+POOL = clips([index for index in range(len(CLASSES)) for _ in range(3)], seed=5)
+"""Three clips of every class."""
+
+
+def scan_pool(spec):
+    names = [CLASSES[label] for label in POOL.label_B.tolist()]
+    wanted = [
+        row
+        for row, (clip_id, name) in enumerate(zip(POOL.clip_ids, names, strict=True))
+        if name in spec.labels and (spec.clip_ids is None or clip_id in spec.clip_ids)
+    ]
+    for row in wanted:
+        yield POOL.rows(row, row + 1)
+
+
+def nearest_mean_run() -> ComplexFer:
+    """Two stages of a network that answers with the nearest mean."""
+    method = method_at(0, small(classifier="nearest_mean"))
+    method.end_stage(scan_pool)
+    method.begin_stage(1)
+    method.end_stage(scan_pool)
+    return method
+
+
+def test_remembered_clips_decide_once_a_stage_has_ended():
+    method = nearest_mean_run()
+    prediction = method.predict(POOL)
+    unit_BD = F.normalize(prediction.features_BD, dim=1)
+    for name in method.learnt:
+        kept = [POOL.clip_ids.index(one.clip_id) for one in method.memory.of_class(name)]
+        assert len(kept) == 2
+        mean_D = F.normalize(unit_BD[kept].mean(dim=0), dim=0)
+        found_B = prediction.logits_BK[:, CLASSES.index(name)]
+        expected_B = -(unit_BD - mean_D).square().sum(dim=1)
+        torch.testing.assert_close(found_B, expected_B, rtol=1e-4, atol=1e-6)
+    unknown = [CLASSES.index(method.schedule[stage].classes[0]) for stage in (2, 3)]
+    assert (prediction.logits_BK[:, unknown] == NOT_LEARNT).all()
+
+
+def test_while_a_stage_trains_the_head_answers():
+    method = nearest_mean_run()
+    method.begin_stage(2)
+    head_BS = method.network(POOL.views[0].video_BTCHW, POOL.views[0].has_face_BT).logits_BS
+    learnt = [CLASSES.index(name) for name in method.learnt]
+    assert torch.equal(method.predict(POOL).logits_BK[:, learnt], head_BS)
+
+
+def test_what_a_stage_counts_is_what_the_nearest_mean_says():
+    method = nearest_mean_run()
+    predicted_B = method.predict(POOL).logits_BK.argmax(dim=1)
+    hits = [
+        int((predicted_B[POOL.label_B == CLASSES.index(name)] == CLASSES.index(name)).sum())
+        for name in method.learnt
+    ]
+    counted = method.stage_reports()[-1].confusions["test"]
+    assert [counted[place][place] for place in range(len(hits))] == hits
+    head = ComplexFer.predict(method_at(0), POOL).logits_BK.argmax(dim=1)
+    assert not torch.equal(head, predicted_B)
+
+
+def test_means_are_saved_and_answer_again():
+    method = nearest_mean_run()
+    again = ComplexFer(method.config, CLASSES)
+    again.load_json_state(method.json_state())
+    for index in range(2):
+        again.begin_stage(index)
+    again.load_state_dict(method.state_dict())
+    assert torch.equal(again.eval().predict(POOL).logits_BK, method.predict(POOL).logits_BK)
+
+
+def test_a_class_whose_clips_are_all_forgotten_is_not_answered():
+    method = method_at(0, small(classifier="nearest_mean"))
+    method.end_stage(scan_pool)
+    method.begin_stage(1)
+    gone = method.memory.of_class("anger")
+    left = tuple(one for one in method.memory.exemplars if one not in gone)
+    method.memory.exemplars = left
+    method.end_stage(scan_pool)
+    assert (method.predict(POOL).logits_BK[:, CLASSES.index("anger")] == NOT_LEARNT).all()
+
+
+def test_the_nearest_mean_needs_a_memory():
+    with pytest.raises(ValueError, match=r"needs remembered clips; set memory\.budget"):
+        small(classifier="nearest_mean", memory=MemoryConfig(budget="none"))
 
 
 @pytest.mark.parametrize("profile", ["paper", "robust", "tiny"])

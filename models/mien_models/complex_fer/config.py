@@ -219,6 +219,9 @@ class ComplexFerConfig:
     """What counts the same in a step of a later stage: every class learnt so far, or every clip."""
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    classifier: Literal["head", "nearest_mean"] = "head"
+    """What answers. ``nearest_mean``: iCaRL's, the class whose remembered clips' mean feature is
+    nearest; while a stage trains, its epochs are compared by the head."""
 
     def __post_init__(self) -> None:
         if min(self.num_frames, self.basic.epochs, self.later.epochs) < 1:
@@ -228,6 +231,10 @@ class ComplexFerConfig:
             )
         if 2 * self.border_px >= self.image_size_px or self.border_px < 0:
             raise ValueError(f"border_px={self.border_px} leaves nothing of {self.image_size_px}")
+        if self.classifier == "nearest_mean" and self.memory.budget == "none":
+            raise ValueError(
+                "classifier=nearest_mean needs remembered clips; set memory.budget to grow or limit"
+            )
         if self.motion_gain is not None and (self.num_frames == 1 or self.trunk.name != "conv"):
             raise ValueError(
                 f"motion_gain={self.motion_gain} needs num_frames > 1 and trunk.name=conv"

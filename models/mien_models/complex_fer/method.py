@@ -19,12 +19,14 @@ from mien_models.complex_fer.config import ComplexFerConfig, PhaseConfig
 from mien_models.complex_fer.distillation import clip_weights, distillation_loss
 from mien_models.complex_fer.memory import ReplayMemory
 from mien_models.complex_fer.model import (
+    NOT_LEARNT,
     CompoundNetwork,
     MultiLabelHead,
+    NearestMean,
     Reading,
     batch_norms,
 )
-from mien_models.complex_fer.scanning import collect_candidates, count_confusions
+from mien_models.complex_fer.scanning import collect_candidates, count_confusions, read_clips
 from mien_models.complex_fer.schedule import Phase, make_schedule
 from mien_models.contract import (
     ClipBatch,
@@ -45,8 +47,6 @@ from mien_models.contract import (
 from mien_models.layers.face_trunk import picture_layer
 from mien_models.layers.frozen_copy import FrozenCopy
 
-NOT_LEARNT = -1e4
-"""The logit of a class that no stage has learnt yet."""
 _SPLITS: tuple[Literal["val", "test"], ...] = ("val", "test")
 """Looked at when a stage ends, for the report alone."""
 
@@ -70,11 +70,15 @@ class ComplexFer(Method):
         to_learn = [name for phase in self.schedule if phase.is_new for name in phase.classes]
         self.network = CompoundNetwork(config, to_learn)
         self.memory = ReplayMemory(config.memory)
+        self.nearest: NearestMean | None = None
+        if config.classifier == "nearest_mean":
+            self.nearest = NearestMean(self.network.feature_dim)
         self.basic_teacher: FrozenCopy | None = None
         self.previous_teacher: FrozenCopy | None = None
         # Set by begin_stage, which is called for every stage begun when a checkpoint is loaded.
         self._phase: Phase | None = None
         self._reports: tuple[StageReport, ...] = ()
+        self._has_ended = False
         self._is_complete = False
         places_K = torch.full((len(classes),), -1, dtype=torch.int64)
         self.register_buffer("place_K", places_K, persistent=False)
@@ -191,11 +195,14 @@ class ComplexFer(Method):
     def begin_stage(self, index: int) -> None:
         """Keeps the network as it is as a teacher, then widens the head."""
         phase = self._phase = self.schedule[index]
+        self._has_ended = phase.name in [report.stage for report in self._reports]
         if phase.kind == "later" and not self._is_complete:
             self._keep_teachers(phase)
         if phase.is_new:
             self.network.head.grow(phase.classes)
             self.network.head.to(self.place_K.device)
+            if self.nearest is not None:
+                self.nearest.grow(len(phase.classes))
         for place, name in enumerate(self.learnt):
             self.place_K[self.classes.index(name)] = place
 
@@ -285,6 +292,8 @@ class ComplexFer(Method):
             return None
         self.network.eval()
         self._remember(scan)
+        self._find_means(scan)
+        self._has_ended = True
         self._reports += (self._report(scan),)
         self._is_complete = self._phase is self.schedule[-1]
         if self._is_complete:
@@ -302,13 +311,25 @@ class ComplexFer(Method):
                 self.memory.remember(name, clips, self._phase.name)
         self.memory.cut(len(self.learnt))
 
+    def _find_means(self, scan: Scan) -> None:
+        if self.nearest is None:
+            return
+        spec = replace(self.prediction_stream().for_prediction("train"), labelled=True)
+        self.nearest.means_SD.zero_()
+        for place, name in enumerate(self.learnt):
+            ids = tuple(exemplar.clip_id for exemplar in self.memory.of_class(name))
+            batches = scan(replace(spec, labels=(name,), clip_ids=ids))
+            clips = collect_candidates(self.network, batches, place, self.place_K.device)
+            if clips.clip_ids:
+                self.nearest.fill(place, clips.features_ND)
+
     def _report(self, scan: Scan) -> StageReport:
         assert self._phase is not None
         confusions: dict[str, tuple[tuple[int, ...], ...]] = {}
         for split in _SPLITS:
             spec = self.prediction_stream().for_prediction(split)
             spec = replace(spec, labelled=True, labels=self.learnt)
-            confusions[split] = count_confusions(self.network, scan(spec), self.place_K)
+            confusions[split] = count_confusions(self._answer, scan(spec), self.place_K)
         return StageReport(
             stage=self._phase.name, new_classes=self._phase.classes, confusions=confusions
         )
@@ -344,12 +365,21 @@ class ComplexFer(Method):
         view = ViewSpec(num_frames=self.config.num_frames)
         return replace(self._stream(self.config.basic.batch_size), labelled=None, views=(view,))
 
+    def _decide(self, reading: Reading) -> Tensor:
+        """Logits [B, S] of whatever answers."""
+        if self.nearest is None or not self._has_ended:
+            return reading.logits_BS
+        logits_BS: Tensor = self.nearest(reading.features_BD)
+        return logits_BS
+
+    def _answer(self, batch: ClipBatch) -> Tensor:
+        return self._decide(read_clips(self.network, batch))
+
     def predict(self, batch: ClipBatch) -> Prediction:
         """Logits [B, K] (classes not learnt yet: ``NOT_LEARNT``) and features [B, D]."""
-        view = batch.views[0]
-        reading: Reading = self.network(view.video_BTCHW, view.has_face_BT)
+        reading = read_clips(self.network, batch)
         # The last column stands for every class that is not learnt: index -1.
-        padded_BS = F.pad(reading.logits_BS, (0, 1), value=NOT_LEARNT)
+        padded_BS = F.pad(self._decide(reading), (0, 1), value=NOT_LEARNT)
         place_K = torch.where(self.place_K < 0, padded_BS.shape[1] - 1, self.place_K)
         return Prediction(
             logits_BK=padded_BS.index_select(1, place_K), features_BD=reading.features_BD

@@ -1,7 +1,7 @@
 """The network: a trunk on every frame, the mean over a clip's faces, a head that grows.
 
 Shape legend: B clips, T frames, C channels, H W pixels, D features, S classes learnt so far,
-E basic expressions, N new classes.
+E basic expressions, N new classes or clips of one class.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from mien_models.layers.face_trunk import ConvTrunk, mean_of_faces, timm_trunk
 from mien_models.layers.merged_batch_norm import merge_batch_norms
 from mien_models.layers.pixel_input import PixelInput
 from mien_models.layers.pretrained import load_trunk
+
+NOT_LEARNT = -1e4
+"""The logit of a class that nothing is known of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,6 +161,39 @@ def _refuse_twins(parts: Mapping[str, frozenset[str]]) -> None:
         seen[made_of] = name
 
 
+class NearestMean(nn.Module):
+    """iCaRL's answer: the class whose remembered clips lie nearest, features being of length 1.
+
+    Rebuffi et al., CVPR 2017, algorithm 1. Logits are negative squared distances, between -4 and 0,
+    so probabilities are flat before a temperature is fitted.
+
+    Args:
+        dim: D.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("means_SD", torch.zeros(0, dim))
+
+    means_SD: Tensor
+    """Of length 1; 0 where a class has no remembered clip."""
+
+    def grow(self, num_classes: int) -> None:
+        """Makes room for new classes."""
+        self.means_SD = F.pad(self.means_SD, (0, 0, 0, num_classes))
+
+    def fill(self, place: int, features_ND: Tensor) -> None:
+        """Takes the mean of a class's remembered clips."""
+        mean_D = F.normalize(features_ND.double(), dim=1).mean(dim=0)
+        self.means_SD[place] = F.normalize(mean_D, dim=0).to(self.means_SD)
+
+    def forward(self, features_BD: Tensor) -> Tensor:
+        """Logits [B, S]; ``NOT_LEARNT`` of a class without remembered clips."""
+        unit_BD = F.normalize(features_BD.float(), dim=1)
+        logits_BS = -(unit_BD[:, None] - self.means_SD).square().sum(dim=2)
+        return logits_BS.masked_fill((self.means_SD == 0).all(dim=1), NOT_LEARNT)
+
+
 class CompoundNetwork(nn.Module):
     """Clips to logits of the classes learnt so far.
 
@@ -185,6 +221,7 @@ class CompoundNetwork(nn.Module):
             layers += [nn.Dropout(config.head.dropout), nn.Linear(dim, width), activation]
             dim = width
         self.body = nn.Sequential(*layers)
+        self.feature_dim = dim
         self.dropout = nn.Dropout(config.head.dropout)
         self.head: GrowingHead | MultiLabelHead = (
             MultiLabelHead(dim, classes)

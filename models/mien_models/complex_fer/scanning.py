@@ -5,7 +5,7 @@ Shape legend: B clips, N clips of all workers, S classes learnt so far, K classe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from mien_models.contract import ClipBatch
 from mien_models.layers.worker_sums import gather_objects, sum_over_workers
 
 
-def _read(network: nn.Module, batch: ClipBatch) -> Reading:
+def read_clips(network: nn.Module, batch: ClipBatch) -> Reading:
+    """What the network says about a batch."""
     view = batch.views[0]
     reading: Reading = network(view.video_BTCHW, view.has_face_BT)
     return reading
@@ -36,7 +37,7 @@ def collect_candidates(
     """
     mine: list[tuple[str, list[float], list[float], int, int]] = []
     for batch in batches:
-        reading = _read(network, batch.to(device))
+        reading = read_clips(network, batch.to(device))
         rows = (
             reading.logits_BS.float().tolist(),
             reading.features_BD.float().tolist(),
@@ -57,12 +58,12 @@ def collect_candidates(
 
 @torch.no_grad()
 def count_confusions(
-    network: nn.Module, batches: Iterable[ClipBatch], place_K: Tensor
+    answer: Callable[[ClipBatch], Tensor], batches: Iterable[ClipBatch], place_K: Tensor
 ) -> tuple[tuple[int, ...], ...]:
     """All workers' clips by true and predicted class, [S, S] in the order of learning.
 
     Args:
-        network: in evaluation mode.
+        answer: gives logits [B, S].
         batches: this worker's share; clips of learnt classes only.
         place_K: where a class stands among those learnt.
     """
@@ -70,7 +71,7 @@ def count_confusions(
     counts_SS = torch.zeros(size, size, dtype=torch.int64, device=place_K.device)
     for batch in batches:
         batch = batch.to(place_K.device)
-        predicted_B = _read(network, batch).logits_BS.argmax(dim=1)
+        predicted_B = answer(batch).argmax(dim=1)
         cell_B = place_K[batch.label_B] * size + predicted_B
         counts_SS += torch.bincount(cell_B, minlength=size * size).reshape(size, size)
     return tuple(tuple(row) for row in sum_over_workers(counts_SS).tolist())

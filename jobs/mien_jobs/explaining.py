@@ -35,6 +35,7 @@ from mien_models.explain import (
     on_picture,
     overlap,
     randomisation_similarity,
+    road,
     share_inside,
 )
 
@@ -114,6 +115,7 @@ def _explain(method: Method, batch: ClipBatch, asked: int | None, model: ModelCl
     )
     checks = {
         "deletion_gain": deletion(method, batch, heat).gain,
+        "road_gain": road(method, batch, heat).gain,
         "similarity_to_random_weights": randomisation_similarity(method, batch, heat),
         **_basics_in_compounds(method, batch, heat, model.info.label_set.classes),
     }

@@ -77,6 +77,7 @@ def test_films_are_explained(
         assert float(row["area_of_nose"]) == pytest.approx(0.0747, abs=0.02)
     checks = json.loads((out / "checks.json").read_text())
     assert -1 < checks["deletion_gain"] < 1
+    assert -1 < checks["road_gain"] < 1
     assert (out / "heat.png").read_bytes().startswith(b"\x89PNG")
     assert "2 clips explained" in capsys.readouterr().out
 

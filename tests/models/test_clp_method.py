@@ -292,7 +292,7 @@ def test_weights_reach_both_encoders() -> None:
     assert method.pretraining is not None
     for trunk in (method.network.encoder.trunk, method.pretraining.momentum.network.encoder.trunk):
         assert bool((trunk.conv1.weight == 2).all())  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="no part 'video'"):
+    with pytest.raises(ValueError, match="no weights for 'video'"):
         method.load_pretrained("video", given)
     assert make().pretrained_parts() == ()
 

@@ -401,6 +401,6 @@ def test_a_trunk_of_timm_takes_its_published_tensors() -> None:
     del bare["conv1.0.weight"]
     with pytest.raises(ValueError, match=r"timm's resnet10t .* missing: conv1.0.weight"):
         method.load_pretrained("trunk", bare)
-    with pytest.raises(ValueError, match="no part 'nose'"):
+    with pytest.raises(ValueError, match="no weights for 'nose'"):
         method.load_pretrained("nose", {})
     assert isinstance(make_method(config, threshold=accept_at(0.9)).rule, FixMatch)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
@@ -20,11 +22,15 @@ from mien_models.contract import (
     without_audio,
 )
 from mien_models.explain import (
+    Heat,
     deletion,
+    fill_in,
     heat_maps,
     on_picture,
     overlap,
     randomisation_similarity,
+    removal,
+    road,
     share_inside,
 )
 from mien_models.layers.face_trunk import ConvTrunk, picture_layer, timm_trunk
@@ -171,6 +177,125 @@ def test_taking_the_hottest_places_away_is_missed_most() -> None:
     assert found.gain > 0.01
     elsewhere = dataclasses.replace(heat, heat_BSRC=heat.heat_BSRC.flip(2, 3))
     assert deletion(method, batch, elsewhere, shares=(0.1, 0.2), seed=3).gain < 0
+
+
+def without_noise(monkeypatch: pytest.MonkeyPatch) -> torch.Generator:
+    monkeypatch.setattr(removal, "_NOISE", 0.0)
+    return torch.Generator()
+
+
+def test_a_missing_pixel_is_the_weighted_mean_of_its_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = without_noise(monkeypatch)
+    picture = torch.tensor([[12, 60, 24], [90, 255, 30], [36, 120, 48]], dtype=torch.uint8)
+    gone = torch.zeros(1, 3, 3, dtype=torch.bool)
+    gone[0, 1, 1] = True
+    found = fill_in(picture[None, None], gone, generator)
+    # (12 + 24 + 36 + 48) / 12 + (60 + 90 + 30 + 120) / 6
+    assert found[0, 0].tolist() == [[12, 60, 24], [90, 60, 30], [36, 120, 48]]
+    gone[0, 1, 1], gone[0, 0, 0] = False, True
+    # A corner has two neighbours beside it and one across: 2 x (60 + 90 + 255 / 2) / 5.
+    assert fill_in(picture[None, None], gone, generator)[0, 0, 0, 0] == 111
+
+
+def test_missing_pixels_beside_each_other_ask_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the system of equations written out and solved by numpy, with other pictures."""
+    generator = without_noise(monkeypatch)
+    size = 12
+    draw = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (3, 2, size, size), generator=draw, dtype=torch.uint8)
+    gone = torch.rand(3, size, size, generator=draw) < 0.7
+    found = fill_in(pictures, gone, generator)
+    for picture_CHW, gone_HW, filled_CHW in zip(pictures, gone, found, strict=True):
+        for values_HW, filled_HW in zip(picture_CHW, filled_CHW, strict=True):
+            expected = solved(values_HW.double().numpy(), gone_HW.numpy())
+            assert np.abs(filled_HW.numpy() - expected).max() <= 0.51
+
+
+def solved(values: np.ndarray, gone: np.ndarray) -> np.ndarray:
+    places = {place: number for number, place in enumerate(zip(*np.nonzero(gone), strict=True))}
+    matrix, right = np.zeros((len(places), len(places))), np.zeros(len(places))
+    for (row, column), number in places.items():
+        for down, across in itertools.product((-1, 0, 1), repeat=2):
+            other = (row + down, column + across)
+            if (down, across) == (0, 0) or not all(0 <= x < len(values) for x in other):
+                continue
+            weight = 1 / 12 if down and across else 1 / 6
+            matrix[number, number] += weight
+            if other in places:
+                matrix[number, places[other]] -= weight
+            else:
+                right[number] += weight * values[other]
+    filled = values.copy()
+    filled[gone] = np.linalg.solve(matrix, right)
+    return filled
+
+
+def test_a_ramp_is_continued_and_an_empty_picture_has_one_colour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = without_noise(monkeypatch)
+    ramp = (torch.arange(40) * 6).to(torch.uint8).expand(1, 3, 40, 40)
+    hole = torch.zeros(1, 40, 40, dtype=torch.bool)
+    hole[:, 5:30, 8:33] = True
+    found = fill_in(torch.where(hole[:, None], 255, ramp).to(torch.uint8), hole, generator)
+    assert (found.int() - ramp.int()).abs().max() <= 1
+    nothing = fill_in(noise(1, 1).video_BTCHW[0], torch.ones(1, SIZE, SIZE).bool(), generator)
+    assert (nothing.flatten(2).amax(dim=2) == nothing.flatten(2).amin(dim=2)).all()
+
+
+def test_noise_is_on_what_was_filled_in_alone() -> None:
+    picture = torch.full((1, 1, SIZE, SIZE), 100, dtype=torch.uint8)
+    gone = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
+    gone[:, :, : SIZE // 2] = True
+    found = fill_in(picture, gone, torch.Generator().manual_seed(0)).float()
+    assert (found[..., SIZE // 2 :] == 100).all()
+    assert found[..., : SIZE // 2].std().item() == pytest.approx(2.55, rel=0.1)
+
+
+def test_what_is_taken_away_first_is_the_hottest_of_what_is_seen() -> None:
+    """A network that sees no border: the shares are of the inner pictures, in the map's order."""
+    method = Reader(Corner(), num_classes=1, border_px=8)
+    taken: list[Tensor] = []
+
+    def watch(pictures: Tensor, gone: Tensor) -> Tensor:
+        taken.append(gone)
+        return pictures
+
+    batch = noise(clips=1, frames=2)
+    heat_BSRC = torch.zeros(1, 2, 2, 2)
+    heat_BSRC[0, 1, 0, 1] = 1.0
+    heat = Heat(
+        class_B=torch.zeros(1, dtype=torch.int64),
+        logits_BK=torch.zeros(1, 1),
+        frames_BS=torch.tensor([[0, 1]]),
+        heat_BSRC=heat_BSRC,
+    )
+    removal._probabilities(method, batch, heat, (0.05, 0.5), watch)
+    assert [gone.shape for gone in taken] == [(2, 16, 16)] * 2
+    assert [int(gone.sum()) for gone in taken] == [26, 256]
+    assert taken[0][1, :8, 8:].sum() == 26
+
+
+def test_removing_and_debiasing_tells_right_maps_from_wrong_ones() -> None:
+    """The bright corner alone decides; what is around it is dark."""
+    method = corner_reader()
+    video = torch.full((4, 3, 3, SIZE, SIZE), 40, dtype=torch.uint8)
+    video[..., :16, :16] = 255
+    batch = plain_batch(video)
+    heat = heat_maps(method, batch, torch.zeros(4, dtype=torch.int64))
+    right = road(method, batch, heat, shares=(0.2, 0.3))
+    assert right.gain > 0.02
+    assert right.hottest_first[0] < right.coldest_first[0]
+
+    def gain_of(heat_BSRC: Tensor) -> float:
+        other = dataclasses.replace(heat, heat_BSRC=heat_BSRC)
+        return road(method, batch, other, shares=(0.2, 0.3)).gain
+
+    assert gain_of(-heat.heat_BSRC) == pytest.approx(-right.gain, abs=0.01)
+    assert gain_of(heat.heat_BSRC.flip(2, 3)) < 0.2 * right.gain
+    assert abs(gain_of(torch.ones_like(heat.heat_BSRC))) < 0.2 * right.gain
 
 
 def test_overlap_is_a_cosine() -> None:

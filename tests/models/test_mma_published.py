@@ -173,7 +173,7 @@ def test_the_wrong_encoder_is_refused_and_leaves_no_trace() -> None:
         method.load_pretrained("video_encoder", vit_tensors(method, 1, 513))
 
     assert all(torch.equal(before[name], tensor) for name, tensor in method.state_dict().items())
-    with pytest.raises(ValueError, match="no part 'nose'"):
+    with pytest.raises(ValueError, match="no weights for 'nose'"):
         method.load_pretrained("nose", {})
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _READINGS = {
     "deletion_gain": "by so much more the class is missed when the hottest places are blurred than "
     "when random ones are; above 0: the maps point at what the model uses",
+    "road_gain": "by so much more it is missed when the hottest places are filled in from around "
+    "them than when the coldest are; above 0: the same without traces of what was taken away",
     "similarity_to_random_weights": "of the maps to those of shuffled weights; near 1: they show "
     "edges of the picture, not what was learnt",
     "overlap_with_components": "of compound classes' maps with those of their own basics",

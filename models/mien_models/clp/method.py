@@ -38,6 +38,7 @@ from mien_models.contract import (
     ViewSpec,
 )
 from mien_models.layers.face_trunk import picture_layer
+from mien_models.layers.pretrained import check_part
 
 StageName = Literal["pretrain", "probe", "finetune"]
 
@@ -87,9 +88,7 @@ class Clp(Method):
         Raises:
             ValueError: another part, or tensors that don't fit.
         """
-        if part not in self.pretrained_parts():
-            known = ", ".join(self.pretrained_parts()) or "none with these settings of the trunk"
-            raise ValueError(f"CLP has no part {part!r}; it has {known}")
+        check_part(part, self.pretrained_parts(), method="CLP")
         self.network.encoder.load(tensors)
         if self.pretraining is not None:
             self.pretraining.momentum.restart(self.network)

@@ -46,6 +46,7 @@ from mien_models.contract import (
 )
 from mien_models.layers.face_trunk import picture_layer
 from mien_models.layers.frozen_copy import FrozenCopy
+from mien_models.layers.pretrained import check_part
 
 _SPLITS: tuple[Literal["val", "test"], ...] = ("val", "test")
 """Looked at when a stage ends, for the report alone."""
@@ -103,9 +104,7 @@ class ComplexFer(Method):
         Raises:
             ValueError: another part, or tensors that don't fit.
         """
-        if part not in self.pretrained_parts():
-            known = ", ".join(self.pretrained_parts()) or "none with trunk.name=conv"
-            raise ValueError(f"complex_fer has no part {part!r}; it has {known}")
+        check_part(part, self.pretrained_parts(), method="complex_fer")
         self.network.load_trunk(tensors)
 
     # Stages

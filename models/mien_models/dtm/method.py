@@ -45,6 +45,7 @@ from mien_models.dtm.thresholds import (
 )
 from mien_models.layers.ema_teacher import EmaTeacher
 from mien_models.layers.face_trunk import picture_layer
+from mien_models.layers.pretrained import check_part
 
 _WEAK, _OTHER_WEAK, _STRONG = range(3)
 """Views of an unlabelled clip."""
@@ -119,9 +120,7 @@ class Dtm(Method):
         Raises:
             ValueError: another part, or tensors that don't fit.
         """
-        if part not in self.pretrained_parts():
-            known = ", ".join(self.pretrained_parts()) or "none with trunk.name=conv"
-            raise ValueError(f"DTM has no part {part!r}; it has {known}")
+        check_part(part, self.pretrained_parts(), method="DTM")
         self.student.load_trunk(tensors)
         if self.teacher is not None:
             self.teacher.restart(self.student)

@@ -15,6 +15,22 @@ class WeightsMismatchError(ValueError):
     """Weights that do not fit; says which names are missing, unknown or of another shape."""
 
 
+def check_part(part: str, parts: Sequence[str], *, method: str) -> None:
+    """Refuses weights for a part that a method doesn't have, or learns itself.
+
+    Args:
+        part: what the weights are for.
+        parts: what the method takes weights for, with its settings.
+        method: its name, for the error.
+
+    Raises:
+        ValueError: names the parts.
+    """
+    if part not in parts:
+        known = ", ".join(parts) or "none (everything is learnt)"
+        raise ValueError(f"{method} takes no weights for {part!r}; with these settings: {known}")
+
+
 def check_tensors(
     found: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], what: str
 ) -> None:

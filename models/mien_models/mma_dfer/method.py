@@ -30,6 +30,7 @@ from mien_models.contract import (
 from mien_models.layers.clip_random import clip_uniform
 from mien_models.layers.patch_encoder import PatchEncoder, start_as_identity
 from mien_models.layers.pixel_input import PixelInput
+from mien_models.layers.pretrained import check_part
 from mien_models.layers.vit_weights import load_vit
 from mien_models.mma_dfer.config import AutoencoderConfig, MmaDferConfig
 from mien_models.mma_dfer.fusion import Presence
@@ -92,8 +93,7 @@ class MmaDfer(Method):
         Raises:
             ValueError: another part, or tensors that don't fit.
         """
-        if part not in _ENCODERS:
-            raise ValueError(f"MMA-DFER has no part {part!r}; it has {', '.join(_ENCODERS)}")
+        check_part(part, _ENCODERS, method="MMA-DFER")
         config = self.config
         is_video = part == "video_encoder"
         grid = config.video_code_grid if is_video else config.audio_code_grid

@@ -32,7 +32,7 @@ from mien_models.layers.clip_random import clip_uniform
 from mien_models.layers.ema_teacher import EmaTeacher
 from mien_models.layers.face_trunk import picture_layer
 from mien_models.layers.pixel_input import PixelInput
-from mien_models.layers.pretrained import load_trunk
+from mien_models.layers.pretrained import check_part, load_trunk
 from mien_models.layers.worker_sums import num_workers
 from mien_models.rdfer.agreement import agreement, window_frames
 from mien_models.rdfer.config import AgreementConfig, RdferConfig
@@ -93,11 +93,7 @@ class Rdfer(Method):
         Raises:
             ValueError: another part, or tensors that don't fit.
         """
-        if part != "trunk" or not self.pretrained_parts():
-            raise ValueError(
-                f"RDFER with trunk.name={self.config.trunk.name!r} takes no weights for {part!r}; "
-                "a timm network takes them for 'trunk'"
-            )
+        check_part(part, self.pretrained_parts(), method="RDFER")
         for stream in (self.network.synopsis, self.network.detail):
             if stream is not None:
                 load_trunk(stream.short_term.trunk, tensors, self.config.trunk.name)

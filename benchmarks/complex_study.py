@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mien.seeds import seed_torch
 from mien.stream.order import ClipOrder
 from mien.stream.quarantine import Quarantine
-from mien.stream.select import select_clips
+from mien.stream.select import StreamClips, select_clips
 from mien.stream.source import ClipSource
 from mien.synth import SynthSpec, write_dataset
 from mien.track.tracker import NoTracker
@@ -37,7 +37,7 @@ from mien_jobs.methods import make_recipe
 from mien_jobs.training import PreparedRun, prepare, with_data
 from mien_models.complex_fer import ComplexFer, ComplexFerConfig
 from mien_models.complex_fer.model import CompoundNetwork
-from mien_models.contract import ClipBatch, StreamSpec
+from mien_models.contract import ClipBatch, EpochNotes, Scan, StageReport, StreamSpec
 from mien_models.layers.clip_random import clip_uniform
 
 COMPOUNDS = (
@@ -95,6 +95,7 @@ class ClipsInMemory:
         source = ClipSource(data.manifest, data.split, data.label_set, seed=seed, plan=data.loading)
         self._plain = _joined(list(source.scan(spec.for_prediction("all"))))
         self._turned = _with_video(self._plain, self._plain.video_BTCHW.flip(-1))
+        self._found: dict[StreamSpec, StreamClips] = {}
         self._place = {clip_id: row for row, clip_id in enumerate(self._plain.clip_ids)}
 
     def seen_by(self, network: CompoundNetwork) -> ClipsInMemory:
@@ -134,14 +135,17 @@ class ClipsInMemory:
         """Clips by id."""
         return _rows(self._plain, [self._place[clip_id] for clip_id in ids])
 
-    def _ids(self, spec: StreamSpec) -> list[str]:
+    def _select(self, spec: StreamSpec) -> StreamClips:
         data = self._data
-        found = select_clips(data.manifest, data.split, data.label_set, spec)
-        return [ref.clip_id for ref in found.refs()]
+        if spec not in self._found:
+            self._found[spec] = select_clips(data.manifest, data.split, data.label_set, spec)
+        return self._found[spec]
+
+    def _ids(self, spec: StreamSpec) -> list[str]:
+        return [ref.clip_id for ref in self._select(spec).refs()]
 
     def _order(self, spec: StreamSpec) -> ClipOrder:
-        data = self._data
-        found = select_clips(data.manifest, data.split, data.label_set, spec)
+        found = self._select(spec)
         return ClipOrder(spec, labels=found.labels, subjects=found.subjects, seed=self._seed)
 
 
@@ -195,9 +199,13 @@ class OnlyBasics(ComplexFer):
 
 
 class FromBasics(ComplexFer):
-    """Starts with the weights of a network that has learnt the basic expressions."""
+    """Starts with the weights of a network that has learnt the basic expressions.
+
+    Where the nearest mean answers, what the linear head would have answered is counted too.
+    """
 
     basics: Mapping[str, Tensor] = {}
+    head_reports: tuple[StageReport, ...] = ()
 
     def begin_stage(self, index: int) -> None:
         """Puts the weights in when the head has its first rows."""
@@ -205,6 +213,15 @@ class FromBasics(ComplexFer):
         if index == 0:
             own = self.state_dict()
             self.load_state_dict(own | {k: v for k, v in self.basics.items() if k in own})
+
+    def end_stage(self, scan: Scan) -> EpochNotes | None:
+        """Counts with the head as well."""
+        notes = super().end_stage(scan)
+        nearest, self.nearest = self.nearest, None
+        if nearest is not None:
+            self.head_reports += (self._report(scan),)
+        self.nearest = nearest
+        return notes
 
 
 class _AsGiven(nn.Module):

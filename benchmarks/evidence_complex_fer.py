@@ -6,13 +6,15 @@ trains the same parts (the projection and the head) for as many steps, and is sc
 seen. Schedules are fixed: no epoch is chosen by any score. Clips are decoded once, mirrored at
 random, and trained from memory as maps of the frozen convolutions (``complex_study.py``). Variants
 that are there already are not run again (``--folder``), and every seed has had an order before any
-has its next, so a study can be stopped and its first orders read (``--orders``). ``--quick`` shows
-the way with a few clips, its figures mean nothing.
+has its next, so a study can be stopped, reported as far as it went (``--report``) and continued;
+variants are compared over the sequences that both have. ``--quick`` shows the way with a few clips,
+its figures mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -126,8 +128,7 @@ def run_variant(
     study: Study, seed: int, order: int, name: str, load: Callable[[], Start]
 ) -> dict[str, dict[str, Any]]:
     """Scores of a variant in one order by what answers, from its file where it ran before."""
-    order = 0 if name in JOINT else order
-    place = study.folder / f"seed{seed}" / f"order{order}" / f"{name}.json"
+    place = _place(study, seed, order, name)
     if not place.exists():
         method = train_on_maps(configure(study, order, name), load(), seed)
         reports = {"head": method.head_reports or method.stage_reports()}
@@ -136,6 +137,12 @@ def run_variant(
         found = {answer: score_stages(of, "test").to_json() for answer, of in reports.items()}
         write_bytes_atomically(str(place), json.dumps(found).encode())
     return dict(json.loads(place.read_text()))
+
+
+def _place(study: Study, seed: int, order: int, name: str) -> Path:
+    """A run's file; learning all classes at once has no order."""
+    order = 0 if name in JOINT else order
+    return study.folder / f"seed{seed}" / f"order{order}" / f"{name}.json"
 
 
 def train_on_maps(config: ComplexFerConfig, start: Start, seed: int) -> FromBasics:
@@ -169,19 +176,23 @@ FIGURES = (
 )
 
 
-def summarise(values: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+Runs = dict[tuple[int, int], dict[str, Any]]
+"""Scores by seed and order."""
+
+
+def summarise(values: Mapping[str, Runs]) -> dict[str, Any]:
     """Mean and deviation over runs of what is asked of each variant; ours against the others."""
     figures: dict[str, Any] = {}
     for name, runs in values.items():
+        # Learning all classes at once has no order: its run of a seed counts once.
+        own = [run for (_, order), run in runs.items() if order == 0 or not _is_joint(name)]
+        figures[f"{name}/runs"] = len(own)
         for key in FIGURES:
-            scores = [run["figures"][key] for run in runs]
-            figures[f"{name}/{key}"] = round(statistics.fmean(scores), 4)
-            if len(scores) > 1:
-                figures[f"{name}/{key}_sd"] = round(statistics.stdev(scores), 4)
+            figures |= _mean_and_sd(f"{name}/{key}", [run["figures"][key] for run in own])
         if not _is_joint(name) and UPPER in values:
-            pairs = zip(runs, values[UPPER], strict=True)
+            pairs = _pairs(runs, values[UPPER])
             missed = [_intransigence(*pair) for pair in pairs]
-            figures[f"{name}/intransigence"] = round(statistics.fmean(missed), 4)
+            figures |= _mean_and_sd(f"{name}/intransigence", missed)
     for other in values if OURS in values else ():
         for key in ("final_macro", "forgetting"):
             # Forgetting of two stages is no forgetting of seven.
@@ -190,20 +201,26 @@ def summarise(values: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return figures
 
 
+def _pairs(one: Runs, other: Runs) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Runs of the same sequences."""
+    return [(one[key], other[key]) for key in one if key in other]
+
+
+def _mean_and_sd(name: str, values: Sequence[float]) -> dict[str, float]:
+    spread = {f"{name}_sd": round(statistics.stdev(values), 4)} if len(values) > 1 else {}
+    return {name: round(statistics.fmean(values), 4), **spread} if values else {}
+
+
 def _is_joint(name: str) -> bool:
     return name.split("/")[0] in JOINT
 
 
-def compare(
-    ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], other: str, key: str
-) -> dict[str, Any]:
+def compare(ours: Runs, theirs: Runs, other: str, key: str) -> dict[str, Any]:
     """Ours less another variant, run by run: mean, deviation, and how often ours is better."""
-    pairs = zip(ours, theirs, strict=True)
-    gains = [one["figures"][key] - two["figures"][key] for one, two in pairs]
+    gains = [one["figures"][key] - two["figures"][key] for one, two in _pairs(ours, theirs)]
     better = [gain < 0 if key == "forgetting" else gain > 0 for gain in gains]
     name = f"ours_less_{other}/{key}"
-    spread = {f"{name}_sd": round(statistics.stdev(gains), 4)} if len(gains) > 1 else {}
-    return {name: round(statistics.fmean(gains), 4), f"{name}_wins": sum(better), **spread}
+    return {**_mean_and_sd(name, gains), f"{name}_wins": sum(better), f"{name}_runs": len(gains)}
 
 
 def _intransigence(run: Mapping[str, Any], joint: Mapping[str, Any]) -> float:
@@ -228,9 +245,9 @@ CURVES = (
 )
 
 
-def save_curves(values: Mapping[str, list[dict[str, Any]]], folder: Path) -> None:
+def save_curves(values: Mapping[str, Runs], folder: Path) -> None:
     """Accuracy and forgetting over the stages, as pictures beside the runs."""
-    staged = {name: values[name] for name in CURVES if name in values}
+    staged = {name: list(values[name].values()) for name in CURVES if name in values}
     accuracy = {name: [run["macro_of_learnt"] for run in runs] for name, runs in staged.items()}
     lost = {name: [_forgetting_curve(run) for run in runs] for name, runs in staged.items()}
     for name, curves, label in (
@@ -256,6 +273,7 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=5)
     parser.add_argument("--clips", type=Path, help="manifest of built-in clips; made when absent")
     parser.add_argument("--folder", type=Path, help="where runs are kept and looked for")
+    parser.add_argument("--report", action="store_true", help="runs nothing, reports what is there")
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -268,7 +286,9 @@ def main() -> None:
         names = ["published", "ours", "fine_tune"] if args.quick else list(args.variants)
         loaders = [Loader(study, seed) for seed in range(seeds)]
         largest = check_maps(study, loaders[0])
-        values = run_all(study, loaders, orders, names)
+        if not args.report:
+            run_all(study, loaders, orders, names)
+        values = read_runs(study, seeds, orders)
         save_curves(values, folder)
     figures = {"seeds": seeds, "orders": orders, "steps_a_class": study.later_steps}
     figures |= {"maps_less_frames/recall_max": round(largest, 4), **summarise(values)}
@@ -281,19 +301,25 @@ def main() -> None:
     finish("evidence_complex_fer", figures, kept, quick=args.quick)
 
 
-def run_all(
-    study: Study, loaders: Sequence[Loader], orders: int, names: Sequence[str]
-) -> dict[str, list[dict[str, Any]]]:
-    """Scores by variant, in the same sequence of orders and seeds for all."""
-    values: dict[str, list[dict[str, Any]]] = defaultdict(list)
+def run_all(study: Study, loaders: Sequence[Loader], orders: int, names: Sequence[str]) -> None:
+    """Runs what is missing, in the same sequence of orders and seeds for all."""
     for order in range(orders):
         for seed, load in enumerate(loaders):
             for name in names:
                 for answer, found in run_variant(study, seed, order, name, load).items():
-                    values[f"{name}/{answer}"].append(found)
                     shown = {key: round(found["figures"][key], 4) for key in FIGURES[:3]}
                     line = {"seed": seed, "order": order, "variant": f"{name}/{answer}", **shown}
                     print(json.dumps(line), flush=True)
+
+
+def read_runs(study: Study, seeds: int, orders: int) -> dict[str, Runs]:
+    """Scores of all runs that are there, by variant and what answers."""
+    values: dict[str, Runs] = defaultdict(dict)
+    for name, order, seed in itertools.product(VARIANTS, range(orders), range(seeds)):
+        place = _place(study, seed, order, name)
+        if place.exists():
+            for answer, found in json.loads(place.read_text()).items():
+                values[f"{name}/{answer}"][seed, order] = found
     return values
 
 

@@ -375,7 +375,7 @@ def test_without_budget_nothing_is_kept_and_teachers_go_when_all_is_learnt():
 
 
 def test_the_nearest_mean_by_hand():
-    nearest = NearestMean(2)
+    nearest = NearestMean(2, scale=10.0)
     nearest.grow(2)
     nearest.grow(1)
     # Directions (1, 0) and (0, 1), however long: their mean points to 45 degrees.
@@ -385,8 +385,8 @@ def test_the_nearest_mean_by_hand():
     expected = torch.tensor([[half, half], [0.0, 0.0], [0.0, -1.0]])
     torch.testing.assert_close(nearest.means_SD, expected)
     logits = nearest(torch.tensor([[3.0, 4.0], [0.0, -9.0]]))
-    # (0.6, 0.8): squared distances 2 - 2 * 1.4 * half and 2 + 2 * 0.8.
-    by_hand = [[-(2 - 2.8 * half), NOT_LEARNT, -3.6], [-(2 + 2 * half), NOT_LEARNT, 0.0]]
+    # (0.6, 0.8) and (0, -1).
+    by_hand = [[10 * 1.4 * half, NOT_LEARNT, -8.0], [-10 * half, NOT_LEARNT, 10.0]]
     torch.testing.assert_close(logits, torch.tensor(by_hand), rtol=1e-5, atol=1e-6)
 
 
@@ -423,7 +423,7 @@ def test_remembered_clips_decide_once_a_stage_has_ended():
         assert len(kept) == 2
         mean_D = F.normalize(unit_BD[kept].mean(dim=0), dim=0)
         found_B = prediction.logits_BK[:, CLASSES.index(name)]
-        expected_B = -(unit_BD - mean_D).square().sum(dim=1)
+        expected_B = method.config.head.cosine_scale * unit_BD @ mean_D
         torch.testing.assert_close(found_B, expected_B, rtol=1e-4, atol=1e-6)
     unknown = [CLASSES.index(method.schedule[stage].classes[0]) for stage in (2, 3)]
     assert (prediction.logits_BK[:, unknown] == NOT_LEARNT).all()

@@ -67,6 +67,7 @@ class HeadConfig:
     """``linear``, ``cosine``: a row of weights a class, added as classes come. ``multi_label``: a
     score for every basic expression; a class's logit is the sum of its parts' scores."""
     cosine_scale: float = 16.0
+    """Of ``cosine`` and of ``classifier=nearest_mean``: logits are so many times the cosine."""
     hidden: tuple[int, ...] = ()
     """Widths of layers between the trunk's features and the classes."""
     activation: Literal["relu", "sigmoid"] = "relu"

@@ -73,7 +73,8 @@ class ComplexFer(Method):
         self.memory = ReplayMemory(config.memory)
         self.nearest: NearestMean | None = None
         if config.classifier == "nearest_mean":
-            self.nearest = NearestMean(self.network.feature_dim)
+            scale = config.head.cosine_scale
+            self.nearest = NearestMean(self.network.feature_dim, scale)
         self.basic_teacher: FrozenCopy | None = None
         self.previous_teacher: FrozenCopy | None = None
         # Set by begin_stage, which is called for every stage begun when a checkpoint is loaded.

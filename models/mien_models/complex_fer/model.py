@@ -164,15 +164,17 @@ def _refuse_twins(parts: Mapping[str, frozenset[str]]) -> None:
 class NearestMean(nn.Module):
     """iCaRL's answer: the class whose remembered clips lie nearest, features being of length 1.
 
-    Rebuffi et al., CVPR 2017, algorithm 1. Logits are negative squared distances, between -4 and 0,
-    so probabilities are flat before a temperature is fitted.
+    Rebuffi et al., CVPR 2017, algorithm 1. Means being of length 1 too, the nearest is the one with
+    the largest cosine.
 
     Args:
         dim: D.
+        scale: logits are so many times the cosine.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, scale: float) -> None:
         super().__init__()
+        self.scale = scale
         self.register_buffer("means_SD", torch.zeros(0, dim))
 
     means_SD: Tensor
@@ -190,7 +192,7 @@ class NearestMean(nn.Module):
     def forward(self, features_BD: Tensor) -> Tensor:
         """Logits [B, S]; ``NOT_LEARNT`` of a class without remembered clips."""
         unit_BD = F.normalize(features_BD.float(), dim=1)
-        logits_BS = -(unit_BD[:, None] - self.means_SD).square().sum(dim=2)
+        logits_BS = self.scale * F.linear(unit_BD, self.means_SD)
         return logits_BS.masked_fill((self.means_SD == 0).all(dim=1), NOT_LEARNT)
 
 

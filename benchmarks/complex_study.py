@@ -45,6 +45,8 @@ COMPOUNDS = (
     *("sadly_fearful", "fearfully_surprised", "angrily_surprised"),
 )
 
+_TINY = replace(ComplexFerConfig.tiny(), classifier="head")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
@@ -261,10 +263,9 @@ def learn_basics(
     """Weights after the basic expressions; learnt once a seed."""
     weights = study.folder / f"basics-seed{seed}.pt"
     if not weights.exists():
-        config = ComplexFerConfig.tiny()
-        basic = replace(config.basic, epochs=1, steps_per_epoch=study.basic_steps)
+        basic = replace(_TINY.basic, epochs=1, steps_per_epoch=study.basic_steps)
         seed_torch(seed, "build")
-        method = OnlyBasics(replace(config, basic=basic), run.data.label_set.classes)
+        method = OnlyBasics(replace(_TINY, basic=basic), run.data.label_set.classes)
         trained(method, clips, seed)
         torch.save(method.state_dict(), weights)
     return dict(torch.load(weights, weights_only=True))
@@ -272,7 +273,7 @@ def learn_basics(
 
 def basic_network(classes: tuple[str, ...], basics: Mapping[str, Tensor]) -> OnlyBasics:
     """The network that knows the basics and nothing else."""
-    method = OnlyBasics(ComplexFerConfig.tiny(), classes)
+    method = OnlyBasics(_TINY, classes)
     method.begin_stage(0)
     method.load_state_dict(dict(basics))
     return method.eval()

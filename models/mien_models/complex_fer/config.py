@@ -234,7 +234,8 @@ class ComplexFerConfig:
             raise ValueError(f"border_px={self.border_px} leaves nothing of {self.image_size_px}")
         if self.classifier == "nearest_mean" and self.memory.budget == "none":
             raise ValueError(
-                "classifier=nearest_mean needs remembered clips; set memory.budget to grow or limit"
+                "classifier=nearest_mean needs remembered clips: set classifier=head first, or "
+                "memory.budget to grow or limit"
             )
         if self.motion_gain is not None and (self.num_frames == 1 or self.trunk.name != "conv"):
             raise ValueError(
@@ -286,6 +287,7 @@ class ComplexFerConfig:
                 scale_by_square=True,
             ),
             memory=MemoryConfig(per_class=20, selector="herding", batch_size=24),
+            classifier="nearest_mean",
         )
 
     @classmethod
@@ -321,4 +323,5 @@ class ComplexFerConfig:
                 scale_by_square=True,
             ),
             memory=MemoryConfig(per_class=8, selector="herding", batch_size=12),
+            classifier="nearest_mean",
         )

@@ -234,7 +234,7 @@ class ComplexFerConfig:
             raise ValueError(f"border_px={self.border_px} leaves nothing of {self.image_size_px}")
         if self.classifier == "nearest_mean" and self.memory.budget == "none":
             raise ValueError(
-                "classifier=nearest_mean needs remembered clips: set classifier=head first, or "
+                "classifier=nearest_mean needs remembered clips: set classifier=head, or "
                 "memory.budget to grow or limit"
             )
         if self.motion_gain is not None and (self.num_frames == 1 or self.trunk.name != "conv"):

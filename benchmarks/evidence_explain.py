@@ -197,9 +197,7 @@ def sheet(question: Question, compounds: int = 2) -> bytes:
         other = next(x for x in method.learnt if not is_compound(x) and x not in parts)
         shown += [_heat_row(method, clip, each, name) for each in (name, *parts, other)]
     png = io.BytesIO()
-    heat_sheet(shown, "Grad-CAM of a compound class, its basics, another basic").savefig(
-        png, format="png"
-    )
+    heat_sheet(shown, "Grad-CAM by class").savefig(png, format="png")
     return png.getvalue()
 
 

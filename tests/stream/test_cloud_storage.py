@@ -142,8 +142,8 @@ def test_an_epoch_shows_every_clip_once_and_equals_the_one_from_disk(manifest, s
     local = Manifest.read(str(synth_manifest))
     assert manifest.content_hash() == local.content_hash()
     ours, theirs = (
-        list(open_source(each).batches(SPEC, start_step=0, num_steps=3))
-        for each in (manifest, local)
+        list(source.batches(SPEC, start_step=0, num_steps=source.steps_per_epoch(SPEC)))
+        for source in map(open_source, (manifest, local))
     )
     shown = [clip_id for batch in ours for clip_id in batch.clip_ids]
     assert sorted(shown) == sorted(local.column("clip_id"))

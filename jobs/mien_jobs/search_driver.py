@@ -229,7 +229,7 @@ def _resources(search: Search) -> dict[str, float]:
     if search.recipe.train.workers > 1:
         # Ray refuses a trial that reserves nothing, and a CPU each would starve the workers.
         return {"memory": float(64 << 20)}
-    asks_gpu = plan.gpus or float(wants_gpu(search.recipe.train))
+    asks_gpu = plan.gpus or float(wants_gpu(search.recipe.train, search.recipe.cluster.train))
     return {"CPU": plan.cpus} | ({"GPU": asks_gpu} if asks_gpu else {})
 
 

@@ -27,15 +27,10 @@ def with_kept_device(plan: TrainPlan, store: CheckpointStore, *, has_gpu: bool) 
     return replace(plan, device=kept or ("cuda" if has_gpu else "cpu"))
 
 
-def gone_gpu(name: str, plan: TrainPlan) -> str:
-    """What is told where a run was trained on GPUs so far and there is none.
-
-    Args:
-        name: of the run.
-        plan: as its recipe has it.
-    """
-    wish = "asks for" if plan.device == "cuda" else "was trained on"
+def gone_gpu(name: str) -> str:
+    """What is told where a run of that name needs a GPU and there is none."""
     return (
-        f"run {name!r} {wish} a GPU and there is none here: start the same command where there is "
-        "one. To train on the CPU: another --name and --set train.device=cpu"
+        f"run {name!r} asks for a GPU, or was trained on one so far, and there is none here: start "
+        "the same command where there is one. To train on the CPU: another --name and "
+        "--set train.device=cpu"
     )

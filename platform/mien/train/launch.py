@@ -77,7 +77,7 @@ def train(job: TrainJob) -> FitResult:
         has_gpu = torch.cuda.is_available()
         plan = with_kept_device(job.plan, CheckpointStore(job.folder), has_gpu=has_gpu)
         if plan.device == "cuda" and not has_gpu:
-            raise DeviceError(gone_gpu(job.name, job.plan))
+            raise DeviceError(gone_gpu(job.name))
         job = replace(job, plan=plan)
         return run_worker(job, World(device=choose_device(plan.device)), in_process)
     from mien.train.on_ray import train_on_ray

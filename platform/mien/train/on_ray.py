@@ -23,6 +23,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from mien.cluster.groups import NodeGroup
 from mien.media.storage import join
 from mien.stream.ray_executor import RayExecutor
 from mien.train.checkpoint import CheckpointStore
@@ -169,11 +170,11 @@ def _refuse_database_of_one_machine(job: TrainJob) -> None:
 def _on_its_device(job: TrainJob) -> TrainJob:
     """The job with its device decided, once for all restarts."""
     store = CheckpointStore(job.folder)
-    plan = with_kept_device(job.plan, store, has_gpu=wants_gpu(job.plan))
+    plan = with_kept_device(job.plan, store, has_gpu=wants_gpu(job.plan, job.cluster.train))
     has_gpu = ray.cluster_resources().get("GPU", 0) > 0
     is_this_machine = len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS")
     if plan.device == "cuda" and not has_gpu and is_this_machine:
-        raise DeviceError(gone_gpu(job.name, job.plan))
+        raise DeviceError(gone_gpu(job.name))
     return replace(job, plan=plan)
 
 
@@ -206,10 +207,11 @@ def _trainer(
     )
 
 
-def wants_gpu(plan: TrainPlan) -> bool:
-    """``auto``: GPUs where the cluster has them; the head that asks may have none itself."""
+def wants_gpu(plan: TrainPlan, group: NodeGroup) -> bool:
+    """``auto``: GPUs where the cluster has them, or where the nodes that train are to have them and
+    have yet to come; the head that asks may have none itself."""
     if plan.device == "auto":
-        return bool(ray.cluster_resources().get("GPU", 0) > 0)
+        return bool(group.gpus or ray.cluster_resources().get("GPU", 0) > 0)
     return plan.device == "cuda"
 
 

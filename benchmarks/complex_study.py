@@ -78,7 +78,7 @@ class Study:
             "track.uri=off",
         ]
         run = prepare(replace(overrides.apply_overrides(recipe, fixed), storage=str(self.folder)))
-        data = complete_cache(run.data, run.recipe.data, run.streams, use_ray=False, say=print)
+        data = complete_cache(run.data, run.recipe.data, run.streams, decode_on=None, say=print)
         return replace(run, data=data)
 
 

@@ -95,7 +95,7 @@ class Study:
         small += ["config.pretrain.collapse.patience_epochs=0"] * (self.quick and name == "both")
         changes = [*fixed, *length, *small, *VARIANTS[name]]
         run = prepare(overrides.apply_overrides(recipe, changes))
-        data = complete_cache(run.data, run.recipe.data, run.streams, use_ray=False, say=print)
+        data = complete_cache(run.data, run.recipe.data, run.streams, decode_on=None, say=print)
         return replace(run, data=data, job=replace(run.job, loading=data.loading))
 
 

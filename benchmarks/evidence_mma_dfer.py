@@ -105,7 +105,7 @@ def learn_encoders(study: Study, seed: int) -> list[str]:
     if not all(place.exists() for place in places.values()):
         short = ["config.autoencoder.epochs=1"] if study.quick else []
         run = prepare(study.recipe(seed, "encoders", short))
-        complete_cache(run.data, run.recipe.data, run.streams, use_ray=False, say=print)
+        complete_cache(run.data, run.recipe.data, run.streams, decode_on=None, say=print)
         run = prepare(run.recipe)
         config, classes = run.recipe.config, run.data.label_set.classes
         train(replace(run.job, build_method=BuildEncoders(config, classes)))

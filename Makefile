@@ -50,6 +50,8 @@ style: install
 
 types: install
 	$(BIN)/mypy
+	MYPYPATH=benchmarks:tests $(BIN)/mypy --implicit-reexport --disable-error-code no-any-return \
+		--disable-error-code import-untyped benchmarks
 
 contracts: install
 	$(BIN)/lint-imports

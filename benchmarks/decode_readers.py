@@ -144,13 +144,15 @@ def _read_all(reader: ReadClip, paths: list[str]) -> dict[str, Any]:
 
 def _digests(reader: ReadClip, paths: list[str]) -> dict[str, Any]:
     pictures = (np.ascontiguousarray(reader(path)[0]) for path in paths)
-    return {"digests": [hashlib.sha256(picture).hexdigest() for picture in pictures]}
+    return {"digests": [hashlib.sha256(picture.data).hexdigest() for picture in pictures]}
 
 
 def main() -> None:
     reader, answer = _start(sys.argv[1])
     print(json.dumps(answer), flush=True)
-    for line in sys.stdin if reader is not None else ():
+    if reader is None:
+        return
+    for line in sys.stdin:
         job = json.loads(line)
         task = _digests if job["task"] == "digests" else _read_all
         print(json.dumps(task(reader, job["paths"])), flush=True)

@@ -119,7 +119,8 @@ def configure(study: Study, order_seed: int, variant: str) -> ComplexFerConfig:
             memory=MemoryConfig(per_class=10_000, selector="random", batch_size=8),
             head=HeadConfig(dropout=0.2),
         )
-    config = replace(config, **VARIANTS[variant])
+    # Without a memory there are no means.
+    config = replace(config, classifier="head", **VARIANTS[variant])
     has_memory = config.memory.budget != "none"
     return replace(config, classifier="nearest_mean" if has_memory else "head")
 

@@ -15,13 +15,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from complex_study import ClipsInMemory, Loader, Study, basic_network, make_clips
 from evidence_complex_fer import PER_CLASS
 from report import finish
+from torch import nn
 
 from mien.evaluate.few_shot import LEARNERS, SHOTS, FewShotTask, score_learner
 from mien.media.storage import write_bytes_atomically
@@ -50,7 +51,7 @@ def few_shot_task(method: ComplexFer, clips: ClipsInMemory, new: str) -> FewShot
     query, true = read("test", (*known, new))
     remembered, classes = read("train", known)
     kept = np.concatenate([np.flatnonzero(classes == c)[:PER_CLASS] for c in range(len(known))])
-    rows = method.network.head.blocks[0]
+    rows = cast(nn.Linear, cast(nn.ModuleList, method.network.head.blocks)[0])
     return FewShotTask(
         support_ND=support,
         query_QD=query,

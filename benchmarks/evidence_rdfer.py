@@ -191,7 +191,7 @@ def _found(method: Rdfer, planted: Planted, rows: Mapping[str, int]) -> dict[str
     }
     if isinstance(method, SmallLoss):
         doubted["small_loss"] = sorted(method.left_out())
-    figures = {}
+    figures: dict[str, float] = {}
     for name, chosen in doubted.items():
         figures |= _scores(name, found_errors(chosen, given, truth))
     hard = [clip for clip in ids if planted.is_hard_N[rows[clip]] and given[clip] == truth[clip]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -246,7 +247,8 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, D]."""
-        for attention, mlp in self.layers:
+        for pair in self.layers:
+            attention, mlp = cast(nn.ModuleList, pair)
             x = mlp(attention(x))
         return x
 

@@ -48,6 +48,12 @@ def run(args: argparse.Namespace) -> int:
         f"{found.refused} don't; "
         f"{', '.join(f'{name} {classes[name]}' for name in method.classes)}"
     )
+    if not found.accepted:
+        print(
+            "nothing to review, and nothing written: the model accepts no pseudo-label of these "
+            "clips. Train it longer, or with a lower --set config.threshold.floor"
+        )
+        return 0
     names = ("clip", "pseudo-label", "confidence", "threshold", "margin", "runner-up")
     columns = ("confidence", "threshold", "margin")
     rows = [

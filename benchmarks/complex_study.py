@@ -3,20 +3,23 @@
 A seed draws the people of training and test and a network, which learns the basic expressions once
 (all of it trains). From there on its convolutions are frozen in every variant, so their maps of
 every clip, plain and mirrored, are made once: :meth:`ClipsInMemory.seen_by`. Training on maps gives
-what training on frames gives (``--check-maps`` of ``evidence_complex_fer.py`` shows it), many times
+what training on frames gives (``check_maps`` of ``evidence_complex_fer.py`` shows it), many times
 as fast.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from memory_clips import fit_here
 from torch import Tensor, nn
 
 from mien.seeds import seed_torch
@@ -25,11 +28,7 @@ from mien.stream.quarantine import Quarantine
 from mien.stream.select import StreamClips, select_clips
 from mien.stream.source import ClipSource
 from mien.synth import SynthSpec, write_dataset
-from mien.track.tracker import NoTracker
-from mien.train.checkpoint import CheckpointStore
-from mien.train.loop import fit
 from mien.train.plan import TrainPlan
-from mien.train.world import World
 from mien_jobs import overrides
 from mien_jobs.caching import complete_cache
 from mien_jobs.data import RunData
@@ -244,16 +243,7 @@ class FromMaps(FromBasics):
 def trained(method: ComplexFer, clips: ClipsInMemory, seed: int) -> ComplexFer:
     """The method after its training, in this process."""
     plan = TrainPlan(seed=seed, workers=0, device="cpu", log_every_steps=10_000)
-    with tempfile.TemporaryDirectory() as folder:
-        fit(
-            method,
-            clips=clips,
-            plan=plan,
-            world=World(),
-            store=CheckpointStore(folder),
-            tracker=NoTracker(),
-            say=lambda line: None,
-        )
+    fit_here(method, clips, plan)
     return method
 
 
@@ -308,6 +298,24 @@ class Loader:
             maps = clips.seen_by(basic_network(classes, basics).network)
             self._made = Start(classes=classes, clips=clips, maps=maps, basics=basics)
         return self._made
+
+
+def add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that :func:`opened_study` reads."""
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--clips", type=Path, help="manifest of built-in clips; made when absent")
+    parser.add_argument("--folder", type=Path, help="where runs are kept and looked for")
+
+
+@contextmanager
+def opened_study(args: argparse.Namespace) -> Iterator[Study]:
+    """The study that the options name; without a folder it is gone at the end."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (args.folder or Path(temporary)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        clips = args.clips or make_clips(folder / "clips", quick=args.quick)
+        yield Study(clips=clips.absolute(), folder=folder, quick=args.quick)
 
 
 def make_clips(folder: Path, *, quick: bool) -> Path:

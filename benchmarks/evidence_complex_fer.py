@@ -17,7 +17,6 @@ import argparse
 import itertools
 import json
 import statistics
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,8 +24,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from complex_study import COMPOUNDS, FromBasics, FromMaps, Loader, Start, Study, make_clips, trained
+from complex_study import (
+    COMPOUNDS,
+    FromBasics,
+    FromMaps,
+    Loader,
+    Start,
+    Study,
+    add_study_arguments,
+    opened_study,
+    trained,
+)
 from numpy.typing import NDArray
 from report import finish
 
@@ -269,20 +277,13 @@ def _forgetting_curve(run: Mapping[str, Any]) -> list[float]:
 def main() -> None:
     """Runs what is missing and reports."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    add_study_arguments(parser)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--orders", type=int, default=5)
-    parser.add_argument("--clips", type=Path, help="manifest of built-in clips; made when absent")
-    parser.add_argument("--folder", type=Path, help="where runs are kept and looked for")
     parser.add_argument("--report", action="store_true", help="runs nothing, reports what is there")
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = (args.folder or Path(temporary)).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        clips = args.clips or make_clips(folder / "clips", quick=args.quick)
-        study = Study(clips=clips.absolute(), folder=folder, quick=args.quick)
+    with opened_study(args) as study:
         seeds, orders = (1, 1) if args.quick else (args.seeds, args.orders)
         names = ["published", "ours", "fine_tune"] if args.quick else list(args.variants)
         loaders = [Loader(study, seed) for seed in range(seeds)]
@@ -290,7 +291,7 @@ def main() -> None:
         if not args.report:
             run_all(study, loaders, orders, names)
         values = read_runs(study, seeds, orders)
-        save_curves(values, folder)
+        save_curves(values, study.folder)
     figures = {"seeds": seeds, "orders": orders, "steps_a_class": study.later_steps}
     figures |= {"maps_less_frames/recall_max": round(largest, 4), **summarise(values)}
     targets = {

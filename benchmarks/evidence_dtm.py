@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from memory_clips import MemoryClips, StoredClips, at_seen_size, split_people, store_clips
+from memory_clips import MemoryClips, StoredClips, at_seen_size, fit_here, split_people, store_clips
 from numpy.typing import NDArray
 from report import finish
 from torch import Tensor
@@ -31,11 +31,7 @@ from torch.nn import functional as F
 from mien.clips.labels import DFEW7
 from mien.evaluate.metrics import score_classes
 from mien.synth import SynthSpec, write_dataset
-from mien.track.tracker import NoTracker
-from mien.train.checkpoint import CheckpointStore
-from mien.train.loop import fit
 from mien.train.plan import TrainPlan
-from mien.train.world import World
 from mien_models.contract import UNLABELLED
 from mien_models.dtm import Dtm, DtmConfig
 from mien_models.dtm.config import Rule
@@ -133,16 +129,7 @@ def run_variant(
         log_every_steps=10_000,
         select="val/macro_f1",
     )
-    with tempfile.TemporaryDirectory() as temporary:
-        fit(
-            method,
-            clips=clips,
-            plan=plan,
-            world=World(),
-            store=CheckpointStore(temporary),
-            tracker=NoTracker(),
-            say=lambda line: None,
-        )
+    fit_here(method, clips, plan)
     figures = _figures(method, clips)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(figures))

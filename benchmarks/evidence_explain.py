@@ -13,15 +13,13 @@ import argparse
 import dataclasses
 import io
 import statistics
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from complex_study import Loader, Start, Study, make_clips
+from complex_study import Loader, Start, Study, add_study_arguments, opened_study
 from evidence_complex_fer import configure, train_on_maps
 from report import finish
 from torch import Tensor
@@ -217,19 +215,12 @@ def _heat_row(method: ComplexFer, clip: ClipBatch, name: str, truth: str) -> Hea
 def main() -> None:
     """Explains each network and reports."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    add_study_arguments(parser)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--per-class", type=int, default=10, help="test clips of each class")
-    parser.add_argument("--clips", type=Path, help="manifest of built-in clips; made when absent")
-    parser.add_argument("--folder", type=Path, help="where networks are kept and looked for")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = (args.folder or Path(temporary)).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        clips = args.clips or make_clips(folder / "clips", quick=args.quick)
-        study = Study(clips=clips.absolute(), folder=folder, quick=args.quick)
+    with opened_study(args) as study:
         seeds = 1 if args.quick else args.seeds
         found = explain_all(study, seeds, args.networks, args.per_class)
     figures: dict[str, Any] = {"seeds": seeds}

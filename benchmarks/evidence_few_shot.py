@@ -11,15 +11,20 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from complex_study import ClipsInMemory, Loader, Study, basic_network, make_clips
+from complex_study import (
+    ClipsInMemory,
+    Loader,
+    Study,
+    add_study_arguments,
+    basic_network,
+    opened_study,
+)
 from evidence_complex_fer import PER_CLASS
 from report import finish
 from torch import nn
@@ -80,16 +85,9 @@ def few_shot_row(learner: str, shots: int, tasks: Mapping[str, FewShotTask]) -> 
 def main() -> None:
     """Scores what is missing and reports."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--clips", type=Path, help="manifest of built-in clips; made when absent")
-    parser.add_argument("--folder", type=Path, help="where networks are kept and looked for")
+    add_study_arguments(parser)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = (args.folder or Path(temporary)).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        clips = args.clips or make_clips(folder / "clips", quick=args.quick)
-        study = Study(clips=clips.absolute(), folder=folder, quick=args.quick)
+    with opened_study(args) as study:
         rows = score_all(study)
     figures: dict[str, Any] = {"rows": rows}
     for row in rows:

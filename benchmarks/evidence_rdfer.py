@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from memory_clips import MemoryClips, StoredClips, at_seen_size, split_people, store_clips
+from memory_clips import MemoryClips, StoredClips, at_seen_size, fit_here, split_people, store_clips
 from numpy.typing import NDArray
 from report import finish
 
@@ -32,11 +32,7 @@ from mien.evaluate.metrics import score_classes
 from mien.review.confident_learning import doubted_by_cleanlab
 from mien.review.quality import FoundErrors, found_errors
 from mien.synth import SynthSpec, write_dataset
-from mien.track.tracker import NoTracker
-from mien.train.checkpoint import CheckpointStore
-from mien.train.loop import fit
 from mien.train.plan import TrainPlan
-from mien.train.world import World
 from mien_models.rdfer import Rdfer, RdferConfig
 from mien_models.rdfer.ledger import AgreementLedger, Targets
 
@@ -136,16 +132,7 @@ def run_variant(
     if isinstance(method, SmallLoss):
         method.rate = noise
     plan = TrainPlan(seed=seed, workers=0, evaluate_every_epochs=2, log_every_steps=10_000)
-    with tempfile.TemporaryDirectory() as temporary:
-        fit(
-            method,
-            clips=planted.clips,
-            plan=plan,
-            world=World(),
-            store=CheckpointStore(temporary),
-            tracker=NoTracker(),
-            say=lambda line: None,
-        )
+    fit_here(method, planted.clips, plan)
     figures = _figures(method, planted, noise)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(figures))

@@ -11,6 +11,7 @@ Shapes: N clips, T stored frames, H W pixels.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,12 @@ from mien.stream.load import choose_views
 from mien.stream.order import ClipOrder
 from mien.stream.prepare import CropSettings, prepare_clip
 from mien.stream.quarantine import Quarantine
-from mien_models.contract import UNLABELLED, Augmentation, ClipBatch, StreamSpec, View
+from mien.track.tracker import NoTracker
+from mien.train.checkpoint import CheckpointStore
+from mien.train.loop import Clips, fit
+from mien.train.plan import TrainPlan
+from mien.train.world import World
+from mien_models.contract import UNLABELLED, Augmentation, ClipBatch, Method, StreamSpec, View
 
 STORED_PX, STORED_FRAMES = 64, 24
 SEEN_PX = 36
@@ -80,6 +86,20 @@ def store_clips(manifest_file: Path, place: Path) -> StoredClips:
 
 def _even_frames(num_frames: int) -> list[int]:
     return sorted(set(uniform_segments(num_frames, STORED_FRAMES).tolist()))
+
+
+def fit_here(method: Method, clips: Clips, plan: TrainPlan) -> None:
+    """Trains in this process and leaves nothing but the method's weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            method,
+            clips=clips,
+            plan=plan,
+            world=World(),
+            store=CheckpointStore(folder),
+            tracker=NoTracker(),
+            say=lambda line: None,
+        )
 
 
 class MemoryClips:

@@ -127,11 +127,9 @@ def build_with_progress(
 def _num_tasks(group: NodeGroup) -> int:
     """One task for each CPU of the group's nodes, and for those of one node where none is there
     yet: an autoscaler brings nodes for tasks that wait."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    wanted = group.selector.items()
-    members = [node for node in nodes if wanted <= node["Labels"].items()]
-    cpus = int(sum(node["Resources"].get("CPU", 0) for node in members))
-    if len(nodes) == 1:
+    nodes = ray.nodes()
+    cpus = int(sum(node["Resources"].get("CPU", 0) for node in group.members(nodes)))
+    if sum(node["Alive"] for node in nodes) == 1:
         # There, Ray is told of as many CPUs as workers reserve, which may be more than there are.
         cpus = min(cpus, os.cpu_count() or 1)
     return cpus or group.cpus

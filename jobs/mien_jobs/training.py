@@ -97,7 +97,7 @@ def prepare(recipe: Recipe) -> PreparedRun:
     )
     method = _first_method(recipe, data, builder)
     refuse_unscored_choice(recipe, data, method)
-    if recipe.train.least_workers is not None:
+    if recipe.train.is_elastic:
         *trained_on, _, _ = streams_of(builder())  # the last two are those of evaluation
         refuse_uneven_batches(recipe.train, trained_on)
     resolved = json.loads(overrides.to_json(recipe))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 LABEL = "ray-subcluster"
 
@@ -42,6 +44,15 @@ class NodeGroup:
     def selector(self) -> dict[str, str]:
         """Ray's label selector for these nodes; empty where any node will do."""
         return {LABEL: self.label} if self.label else {}
+
+    def members(self, nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The living nodes of the group; without a label all of them.
+
+        Args:
+            nodes: as ``ray.nodes()`` lists them.
+        """
+        wanted = self.selector.items()
+        return [node for node in nodes if node["Alive"] and wanted <= node["Labels"].items()]
 
     def nodes_for(self, *, cpus: float, gpus: float = 0.0) -> int:
         """Nodes that hold so many processors and GPUs, at least one.

@@ -111,7 +111,6 @@ def train_on_ray(
     # autoscaler then never takes for idle: that node must not be one with GPUs.
     get_or_create_stats_actor()
     failures = 0
-    is_elastic = job.plan.least_workers is not None
 
     def lacking() -> str | None:
         return shortage(job.plan, job.cluster, ray.nodes(), use_gpu=use_gpu)
@@ -121,7 +120,7 @@ def train_on_ray(
 
     while True:
         workers, looks = job.plan.workers, [Reminder(lacking, say).look]
-        if is_elastic:
+        if job.plan.is_elastic:
             workers = workers_to_start(job.plan, room())
             looks.append(Growth(job.plan, workers, room, messages.grow.remote).look)
         try:
@@ -129,14 +128,7 @@ def train_on_ray(
                 result = _trainer(job, workers, messages, callbacks).fit()
             return cast(FitResult, result.return_value)
         except ray.train.TrainingFailedError as error:
-            refusals = ray.get(messages.refusals.remote())
-            if refusals:
-                raise TrainingError(refusals[0]) from error
-            if ray.get(messages.take_growth.remote()):
-                say("there is room for more workers: starting them all from the newest checkpoint")
-                continue
-            if is_elastic and isinstance(error, ray.train.ControllerError):
-                say(f"{workers} workers did not start in time; counting the nodes again")
+            if not _is_failure(job, workers, messages, error, say):
                 continue
             failures += 1
             if failures > job.plan.max_failures:
@@ -148,6 +140,30 @@ def train_on_ray(
                 f"the workers died ({_last_line(error)}); starting them again from the newest "
                 f"checkpoint ({failures}/{job.plan.max_failures})"
             )
+
+
+def _is_failure(
+    job: TrainJob,
+    workers: int,
+    messages: Any,
+    error: ray.train.TrainingFailedError,
+    say: Callable[[str], None],
+) -> bool:
+    """Whether workers ended by an accident; not if they did for more of them to come.
+
+    Raises:
+        TrainingError: one of them refused to go on.
+    """
+    refusals = ray.get(messages.refusals.remote())
+    if refusals:
+        raise TrainingError(refusals[0]) from error
+    if ray.get(messages.take_growth.remote()):
+        say("there is room for more workers: starting them all from the newest checkpoint")
+        return False
+    if job.plan.is_elastic and isinstance(error, ray.train.ControllerError):
+        say(f"{workers} workers did not start in time; counting the nodes again")
+        return False
+    return True
 
 
 def _start_messages() -> Any:
@@ -171,9 +187,8 @@ def _on_its_device(job: TrainJob) -> TrainJob:
     """The job with its device decided, once for all restarts."""
     store = CheckpointStore(job.folder)
     plan = with_kept_device(job.plan, store, has_gpu=wants_gpu(job.plan, job.cluster.train))
-    has_gpu = ray.cluster_resources().get("GPU", 0) > 0
     is_this_machine = len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS")
-    if plan.device == "cuda" and not has_gpu and is_this_machine:
+    if plan.device == "cuda" and is_this_machine and not _has_gpus():
         raise DeviceError(gone_gpu(job.name))
     return replace(job, plan=plan)
 
@@ -200,7 +215,7 @@ def _trainer(
             failure_config=FailureConfig(
                 max_failures=0,
                 # An elastic group that does not start was counted on a node that has just died.
-                controller_failure_limit=3 if job.plan.least_workers is None else 0,
+                controller_failure_limit=0 if job.plan.is_elastic else 3,
             ),
             callbacks=list(callbacks),
         ),
@@ -211,8 +226,12 @@ def wants_gpu(plan: TrainPlan, group: NodeGroup) -> bool:
     """``auto``: GPUs where the cluster has them, or where the nodes that train are to have them and
     have yet to come; the head that asks may have none itself."""
     if plan.device == "auto":
-        return bool(group.gpus or ray.cluster_resources().get("GPU", 0) > 0)
+        return bool(group.gpus) or _has_gpus()
     return plan.device == "cuda"
+
+
+def _has_gpus() -> bool:
+    return bool(ray.cluster_resources().get("GPU", 0) > 0)
 
 
 def _worker(config: dict[str, Any]) -> FitResult:
@@ -222,7 +241,7 @@ def _worker(config: dict[str, Any]) -> FitResult:
     DataContext.get_current().enable_progress_bars = False
     context = ray.train.get_context()
     gauges = RunGauges(job.name)
-    is_elastic = job.plan.least_workers is not None
+    is_elastic = job.plan.is_elastic
 
     def report(metrics: Mapping[str, float]) -> None:
         if context.get_world_rank() == 0:

@@ -66,3 +66,8 @@ class TrainPlan:
         every = self.checkpoint_every_steps
         if every is not None and every < 1:
             raise ValueError(f"train.checkpoint_every_steps must be at least 1, got {every}")
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the run goes on with fewer workers while nodes are gone."""
+        return self.least_workers is not None

@@ -60,8 +60,7 @@ def _room(nodes: Iterable[Mapping[str, Any]], group: NodeGroup, each: Mapping[st
     """How many fit on the living ones, were nothing else running."""
     return sum(
         min(int(node["Resources"].get(name, 0.0) // amount) for name, amount in each.items())
-        for node in nodes
-        if node["Alive"] and (not group.label or node["Labels"].get(LABEL) == group.label)
+        for node in group.members(nodes)
     )
 
 

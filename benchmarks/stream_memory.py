@@ -60,7 +60,7 @@ def measure(folder: Path, bound: int, steps: int) -> tuple[dict[str, Any], Memor
         split,
         LabelSet(name="three", classes=CLASSES),
         seed=0,
-        executor=RayExecutor(tasks=2, object_store_bytes=bound),
+        executor=RayExecutor(tasks=2, object_store_bytes_per_task=bound // 2),
     )
     with ray_session(TrainPlan(decode_tasks=2)):
         decoding_s = read(source, max(12, steps // 4), 0.0)

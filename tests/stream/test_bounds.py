@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import sys
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ray_memory import Noise, memory_trace
 
 from mien.clips.labels import LabelSet
@@ -28,7 +31,7 @@ LABELS = LabelSet(name="three", classes=("happiness", "sadness", "anger"))
 @pytest.mark.ray
 def test_a_slow_reader_does_not_fill_the_object_store(local_ray):
     bound = 48 << 20
-    executor = RayExecutor(tasks=2, object_store_bytes=bound)
+    executor = RayExecutor(tasks=2, object_store_bytes_per_task=bound // 2)
     steps = 150  # 240 MB in all
     seen = []
     with memory_trace(every_s=0.05) as trace:
@@ -36,18 +39,18 @@ def test_a_slow_reader_does_not_fill_the_object_store(local_ray):
             seen += [row["clip_id"] for row in rows]
             time.sleep(0.03)
     assert seen == [str(number) for number in range(8 * steps)]
-    assert 4 * executor.rows_per_task(Noise()) * Noise.bytes_per_row < max(trace.object_store)
+    assert 4 * executor.rows_per_block(Noise()) * Noise.bytes_per_row < max(trace.object_store)
     peak = max(trace.object_store)
     assert peak <= bound
     assert trace.spilled == 0
 
 
 def test_tasks_are_small_enough_for_the_bound():
-    executor = RayExecutor(object_store_bytes=48 << 20)
-    assert executor.rows_per_task(Noise()) * executor.blocks_in_store * 200_000 <= 48 << 20
+    executor = RayExecutor(tasks=2, object_store_bytes_per_task=24 << 20)
+    assert executor.rows_per_block(Noise()) * executor.blocks_in_store * 200_000 <= 48 << 20
     large = Noise()
     large.bytes_per_row = 100 << 20
-    assert executor.rows_per_task(large) == 1
+    assert executor.rows_per_block(large) == 1
 
 
 @pytest.mark.ray
@@ -118,3 +121,20 @@ def test_a_loader_of_many_clips_is_sent_as_few_large_buffers(many, monkeypatch):
     assert sum(buffer.raw().nbytes for buffer in buffers) < 200 * 100_000
     copy = pickle.loads(data, buffers=buffers)
     assert copy.row(7, 3)["clip_id"] == kept[0].row(7, 3)["clip_id"]
+
+
+@given(
+    tasks=st.integers(1, 40),
+    rows_per_block=st.integers(1, 32),
+    start=st.integers(0, 1000),
+    length=st.integers(0, 20_000),
+)
+def test_every_row_has_one_task_and_tasks_end_together(tasks, rows_per_block, start, length):
+    parts = list(RayExecutor(tasks=tasks).divide(range(start, start + length), rows_per_block))
+    assert list(itertools.chain(*parts)) == list(range(start, start + length))
+    most = 8 * rows_per_block
+    for number, part in enumerate(parts):
+        left = start + length - part.start
+        assert len(part) <= max(rows_per_block, min(most, left / (2 * tasks)))
+        if number >= 3 * tasks and left >= 2 * tasks * most:
+            assert len(part) == most

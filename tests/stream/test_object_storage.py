@@ -281,7 +281,9 @@ def test_on_ray_a_dead_server_is_waited_for_and_a_fault_arrives_as_it_is(
     from mien.stream.ray_executor import RayExecutor
 
     expected = ids_of(open_source(manifest).batches(SPEC, start_step=0, num_steps=90))
-    source = open_source(manifest, executor=RayExecutor(tasks=1, object_store_bytes=1 << 20))
+    source = open_source(
+        manifest, executor=RayExecutor(tasks=1, object_store_bytes_per_task=1 << 20)
+    )
     batches = source.batches(SPEC, start_step=0, num_steps=90)
     found = ids_of([next(batches)])
     found += read_while_restarting(s3_server, batches)

@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 BUCKET = "clips"
 _RIGHTS = {
@@ -117,20 +119,30 @@ class S3Server:
         return self._folder / "identities.json"
 
     def _wait(self) -> None:
+        """Until the server knows its bucket, which it makes some time after it answers."""
+        client = self._client()
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self._process is not None:
             if self._process.poll() is not None:
                 break
             try:
-                urllib.request.urlopen(self.endpoint, timeout=2)
-            except urllib.error.HTTPError as answer:
-                if answer.code == 403:  # it is up and wants a signature
-                    return
-            except OSError:
-                pass
-            time.sleep(0.1)
+                client.head_bucket(Bucket=BUCKET)
+            except (BotoCoreError, ClientError):
+                time.sleep(0.1)
+            else:
+                return
         log = (self._folder / "weed.log").read_text(errors="replace")
         raise AssertionError(f"the S3 server does not answer:\n{log[-3000:]}")
+
+    def _client(self) -> Any:
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.environment["AWS_DEFAULT_REGION"],
+            config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
+        )
 
 
 def _identities() -> list[dict[str, Any]]:

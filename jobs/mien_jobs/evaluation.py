@@ -20,7 +20,7 @@ from mien.evaluate.slices import slice_values
 from mien.monitor.sample import Sample, sample_of_predictions
 from mien.stream.quarantine import Quarantine
 from mien.stream.source import ClipSource
-from mien.track.model_card import make_model_card
+from mien.track.model_card import make_model_card, make_unit_card
 from mien.train.plan import TrainPlan
 from mien.train.validate import PredictedClips
 from mien_jobs.data import RunData
@@ -47,8 +47,6 @@ class ClassEvaluation:
     """What the temperature was fitted on; None without a validation split."""
     scorecard: Scorecard
     """With action units and probes where there are any."""
-    model_card: str
-    """Markdown."""
     monitor_sample: Sample
     """What later predictions are compared with."""
 
@@ -75,6 +73,7 @@ class Evaluation:
     probes: ProbeScores | None
     """None where nobody asked."""
     quarantine: Quarantine
+    model: ModelClips
 
     @property
     def scorecard(self) -> Scorecard | None:
@@ -93,6 +92,17 @@ class Evaluation:
             lead=[f"Mean F1 {units.pooled_f1:.3f}.", *asked.sentences()],
             tables=[units.table(), *asked.tables()],
         )
+
+    @property
+    def model_card(self) -> str:
+        """What a user of the model should know, as Markdown."""
+        info, data, is_own = self.model.info, self.model.data, self.model.is_own
+        if self.classes is not None:
+            card = self.classes.scorecard
+            return make_model_card(info, card, data.manifest, data.split, is_own=is_own)
+        assert self.units is not None
+        scores = self.units.scores
+        return make_unit_card(info, self.report, scores, data.manifest, data.split, is_own=is_own)
 
     def figures(self) -> dict[str, Figure]:
         """Pictures by name."""
@@ -155,7 +165,12 @@ def evaluate_model(
         validation = _validation(model, source, plan)
         classes = _score_classes(model, found, validation, by_column, units, asked)
     return Evaluation(
-        split=which, classes=classes, units=units, probes=asked, quarantine=source.quarantine
+        split=which,
+        classes=classes,
+        units=units,
+        probes=asked,
+        quarantine=source.quarantine,
+        model=model,
     )
 
 
@@ -182,7 +197,6 @@ def _score_classes(
         predictions=predictions,
         validation=validation,
         scorecard=card,
-        model_card=make_model_card(info, card, data.manifest, data.split, is_own=model.is_own),
         monitor_sample=_monitor_sample(found.as_given[0], predictions, data),
     )
 

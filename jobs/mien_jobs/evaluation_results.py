@@ -68,9 +68,9 @@ def track_evaluation(tracker: Tracker, found: Evaluation, *, folder: str, step: 
                 tracker.log_file(path, folder_of)
 
 
-def complete_package(package: Path, found: ClassEvaluation, location: str = "") -> None:
-    """Puts beside a package's weights what was found out about them: card, monitor's reference,
-    temperatures.
+def complete_package(package: Path, found: Evaluation, location: str = "") -> None:
+    """Puts beside a package's weights what was found out about them: card, and of a model that
+    tells classes monitor's reference and temperatures.
 
     Args:
         package: a local folder.
@@ -79,11 +79,12 @@ def complete_package(package: Path, found: ClassEvaluation, location: str = "") 
             same files.
     """
     write_model_card(package, found.model_card)
-    write_sample(str(package / REFERENCE_FILE), found.monitor_sample)
-    # That of sound alone is of no use: films always have a picture.
-    fitted = found.scorecard.calibrations
-    seen = {name: fitted[name] for name in ("video+audio", "video") if name in fitted}
-    set_temperatures(package, usable_temperatures(seen))
+    if found.classes is not None:
+        write_sample(str(package / REFERENCE_FILE), found.classes.monitor_sample)
+        # That of sound alone is of no use: films always have a picture.
+        fitted = found.classes.scorecard.calibrations
+        seen = {name: fitted[name] for name in ("video+audio", "video") if name in fitted}
+        set_temperatures(package, usable_temperatures(seen))
     if is_remote(location):
         for file in sorted(package.iterdir()):
             if file.name != WEIGHTS_FILE:

@@ -32,7 +32,7 @@ from mien.train.local_ray import ray_session
 from mien.train.plan import TrainPlan
 from mien.train.world import choose_device
 from mien_jobs.data import RunData, split_clips, trained_on
-from mien_jobs.evaluation import ClassEvaluation, evaluate_model
+from mien_jobs.evaluation import Evaluation, evaluate_model
 from mien_jobs.evaluation_results import complete_package, save_evaluation
 from mien_jobs.methods import load_method
 from mien_jobs.model_clips import ModelClips, open_package_clips
@@ -116,30 +116,29 @@ def _decide(
     champion: tuple[PackageInfo, Method] | None,
     plan: TrainPlan,
     folder: str,
-) -> tuple[ClassEvaluation, Verdict]:
+) -> tuple[Evaluation, Verdict]:
     notes: list[str] = []
     data = model.data
     if champion is not None:
         data, notes = without_seen(data, model.which, champion[0])
-    everything = evaluate_model(replace(model, data=data), plan, slice_by=request.slice_by)
-    found = everything.classes
-    if found is None:
+    found = evaluate_model(replace(model, data=data), plan, slice_by=request.slice_by)
+    if found.classes is None:
         raise NothingToScoreError(
             f"no clip of the {model.which} split has a label, and models are compared by their "
             "classes; name labelled clips with --data or --split"
         )
-    save_evaluation(everything, folder)
+    save_evaluation(found, folder)
     device = choose_device(plan.device)
     if champion is None:
         latency_ms = measure_latency_ms([model.method.to(device)], device)[0]
-        verdict = judge_first(found.predictions, request.rules, latency_ms)
+        verdict = judge_first(found.classes.predictions, request.rules, latency_ms)
     else:
         theirs = _champion_predictions(champion, data, model.which, plan)
         write_predictions(join(folder, "predictions-champion.parquet"), theirs)
         old_ms, new_ms = measure_latency_ms([champion[1], model.method], device)
         verdict = compare(
             theirs,
-            found.predictions,
+            found.classes.predictions,
             request.rules,
             latencies_ms=(old_ms, new_ms),
             slice_by=slice_values(data.manifest, request.slice_by),

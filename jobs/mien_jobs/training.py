@@ -297,8 +297,7 @@ def score_and_register(
     found = _evaluate(model, run, say)
     if found is not None:
         track_evaluation(tracker, found, folder=run.job.folder, step=fit.steps)
-        if found.classes is not None:
-            complete_package(package, found.classes, run.job.package_location)
+        complete_package(package, found, run.job.package_location)
     tracker.set_tags({WEIGHTS_TAG: info.weights_sha256})
     tracker.set_tags({RUN_NOTE: describe_run(run.recipe, run.data, found, fit)})
     track_stages(tracker, method.stage_reports(), folder=run.job.folder, step=fit.steps, say=say)

@@ -8,6 +8,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from mlflow_server import MlflowServer
 from s3_server import BUCKET, READ_ONLY, S3Server
 
 from mien.cache.store import ClipCache
@@ -90,6 +91,56 @@ def test_runs_and_model_versions_that_used_the_clips(tmp_path: Path, manifest: s
     }
     receipt = json.loads((tmp_path / "receipt.json").read_text())
     assert receipt["left_to_do"] == list(outcome.left_to_do)
+
+
+def test_the_packages_on_a_server_that_keeps_its_store_to_itself(
+    tmp_path: Path, manifest: str
+) -> None:
+    server = MlflowServer(tmp_path / "server")
+    server.start()
+    try:
+        content = person_of(manifest).manifests[0].content_hashes[0]
+        ours = track_package(server.uri, "ours", tmp_path / "ours", content, manifest)
+        other = track_package(server.uri, "other", tmp_path / "other", "else", "other.parquet")
+        request = ForgetRequest(name="ann", manifests=(manifest,), tracking=(server.uri,))
+        plan = plan_forgetting(request)
+        assert [(memory.run_id, memory.in_memory) for memory in plan.artifacts] == [
+            (ours.run_id, 3)
+        ]
+        outcome = forget(plan, str(tmp_path / "receipt.json"), lambda _: None)
+        assert outcome.removed["memory_entries"] == 3
+        assert not outcome.remaining
+        place = f"{server.uri}, artifact of run {ours.run_id}: package/model.json"
+        assert f"0 entries in memory {place}" in outcome.verified
+        assert kept_by(ours) == {"clips": {"bob0": [1]}, "memory": ["bob1"]}
+        assert kept_by(other) == MEMORY
+    finally:
+        server.stop()
+
+
+MEMORY = {"clips": {"ann0": [0], "ann1": [2], "bob0": [1]}, "memory": ["ann2", "bob1"]}
+
+
+def track_package(uri: str, name: str, folder: Path, content: str, manifest: str) -> MlflowTracker:
+    """A run with a split and a package that remembers clips."""
+    tracker = track(uri, name, split_of(["ann0", "ann1", "bob0"], [], []))
+    folder.mkdir()
+    info = {
+        "json_state": MEMORY,
+        "manifest_hash": content,
+        "recipe": {"data": {"manifest": manifest}},
+    }
+    (folder / "model.json").write_text(json.dumps(info))
+    tracker.client.log_artifacts(tracker.run_id, str(folder), "package")
+    if name == "ours":
+        tracker.client.delete_run(tracker.run_id)  # deleted runs keep their artifacts
+    return tracker
+
+
+def kept_by(tracker: MlflowTracker) -> Any:
+    """What the package on the server remembers."""
+    package = tracker.client.download_artifacts(tracker.run_id, "package/model.json")
+    return json.loads(Path(package).read_text())["json_state"]
 
 
 def test_a_data_base_that_is_not_there_is_not_made(tmp_path: Path, manifest: str) -> None:

@@ -51,6 +51,14 @@ def test_they_train_and_are_scored(
     assert any(line.startswith("# Action units, test split") for line in lines)
     own = json.loads((tmp_path / "runs" / "units" / "action-units-test.json").read_text())
     assert f"Mean F1 {own['pooled_f1']:.3f}." in "".join(lines)
+    card = (Path(model.package) / "MODEL_CARD.md").read_text()
+    assert card.startswith("# Model card: clp")
+    assert f"Mean F1 {own['pooled_f1']:.3f}." in card
+    assert "12 action units: AU1, AU2" in card
+    scored = [unit for unit in own["action_units"]["pooled"] if unit["f1"] is not None]
+    weakest = min(scored, key=lambda unit: unit["f1"])
+    assert f"{weakest['name']}: F1 {weakest['f1']:.3f}" in card
+    assert "not what the person feels" in card
     out = tmp_path / "out"
     command = ["evaluate", str(model.package), "--decode-tasks", "0", "--out", str(out)]
     assert main([*command, "--split", "all", "--probe", "identity", "pose"]) == 0

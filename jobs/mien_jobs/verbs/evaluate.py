@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     save_evaluation(found, out)
     print(found.report.to_markdown())
     print(found.quarantine.summary())
+    write_bytes_atomically(join(out, CARD_FILE), found.model_card.encode())
     if found.classes is not None:
-        write_bytes_atomically(join(out, CARD_FILE), found.classes.model_card.encode())
         print(f"predictions: {join(out, f'predictions-{found.split}.parquet')}")
     if found.units is not None:
         place = join(out, frames_file(found.split))

@@ -12,6 +12,7 @@ from typing import Any
 
 from mien.clips.manifest import Manifest
 from mien.clips.splits import PARTS, Split
+from mien.evaluate.action_units import ActionUnitScores
 from mien.evaluate.report import Report, Table
 from mien.evaluate.scorecard import Scorecard
 from mien.evaluate.scorecard_report import describe_slice, scorecard_report
@@ -25,12 +26,18 @@ INTENDED_USE = (
     "probabilities are no measure of an emotion. Not for decisions about single people (hiring, "
     "teaching, policing, health, border control), nor for people who did not agree to it."
 )
+INTENDED_USE_OF_UNITS = (
+    "Intended use: research on facial behaviour, and tools whose results a person looks at. Action "
+    "units are visible movements as trained coders would code them, not what the person feels. Not "
+    "for decisions about single people (hiring, teaching, policing, health, border control), nor "
+    "for people who did not agree to it."
+)
 
 
 def make_model_card(
     info: PackageInfo, card: Scorecard, manifest: Manifest, split: Split, *, is_own: bool
 ) -> str:
-    """The card as Markdown.
+    """The card of a model that tells classes, as Markdown.
 
     Args:
         info: of the package.
@@ -40,16 +47,35 @@ def make_model_card(
         is_own: they are those of its training, so that the parts say who was trained on.
     """
     scores = scorecard_report(card)
-    kind = ", ".join(info.label_set.classes)
-    lead = [
-        f"A {info.method} model that tells {len(info.label_set)} classes: {kind}.",
-        *scores.lead,
-        INTENDED_USE,
-    ]
-    tables = [_facts(info, is_own=is_own), *_data_tables(manifest, split, is_own=is_own)]
-    tables += [*_given_weights(info), *scores.tables]
-    tables.append(_limits(card, manifest, split, is_own=is_own))
-    return Report(title=f"Model card: {info.method}", lead=lead, tables=tables).to_markdown()
+    told = f"{len(info.label_set)} classes: {', '.join(info.label_set.classes)}"
+    limits = [*_class_limits(card), *_data_limits(manifest, split, is_own=is_own)]
+    about = [*_facts_and_data(info, manifest, split, is_own=is_own), *_given_weights(info)]
+    lead = [f"A {info.method} model that tells {told}.", *scores.lead, INTENDED_USE]
+    return _card(info, lead, [*about, *scores.tables, _limits(limits)])
+
+
+def make_unit_card(
+    info: PackageInfo,
+    scores: Report,
+    units: ActionUnitScores,
+    manifest: Manifest,
+    split: Split,
+    *,
+    is_own: bool,
+) -> str:
+    """The card of a model that tells action units alone, as Markdown.
+
+    Args:
+        info: of the package.
+        scores: the report of its evaluation.
+        units: the figures in that.
+        manifest, split, is_own: as in `make_model_card`.
+    """
+    told = f"{len(units.pooled)} action units: {', '.join(unit.name for unit in units.pooled)}"
+    limits = [*_unit_limits(units), *_data_limits(manifest, split, is_own=is_own)]
+    about = [*_facts_and_data(info, manifest, split, is_own=is_own), *_given_weights(info)]
+    lead = [f"A {info.method} model that tells {told}.", *scores.lead, INTENDED_USE_OF_UNITS]
+    return _card(info, lead, [*about, *scores.tables, _limits(limits)])
 
 
 def write_model_card(package: str | Path, text: str) -> None:
@@ -59,6 +85,12 @@ def write_model_card(package: str | Path, text: str) -> None:
         StorageError: it can't be written.
     """
     write_bytes_atomically(str(Path(package) / CARD_FILE), text.encode())
+
+
+def _facts_and_data(
+    info: PackageInfo, manifest: Manifest, split: Split, *, is_own: bool
+) -> list[Table]:
+    return [_facts(info, is_own=is_own), *_data_tables(manifest, split, is_own=is_own)]
 
 
 def _facts(info: PackageInfo, *, is_own: bool) -> Table:
@@ -107,7 +139,15 @@ def _described(facts: Mapping[str, str]) -> Sequence[str]:
     return [facts.get("licence", "not stated"), "; ".join(rest)]
 
 
-def _limits(card: Scorecard, manifest: Manifest, split: Split, *, is_own: bool) -> Table:
+def _card(info: PackageInfo, lead: Sequence[str], tables: Sequence[Table]) -> str:
+    return Report(title=f"Model card: {info.method}", lead=lead, tables=tables).to_markdown()
+
+
+def _limits(found: Sequence[tuple[str, str]]) -> Table:
+    return Table(title="Limits", head=["what", ""], rows=[list(row) for row in found])
+
+
+def _class_limits(card: Scorecard) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if card.worst_slice is not None:
         found.append(("worst slice", describe_slice(card.worst_slice)))
@@ -121,13 +161,27 @@ def _limits(card: Scorecard, manifest: Manifest, split: Split, *, is_own: bool) 
     small = sorted({item.column for item in card.slices if not item.is_large})
     if small:
         found.append(("too few clips to judge some parts of", ", ".join(small)))
+    return found
+
+
+def _unit_limits(units: ActionUnitScores) -> list[tuple[str, str]]:
+    scored = [unit for unit in units.pooled if unit.f1 is not None]
+    weakest = min(scored, key=lambda unit: unit.f1 or 0.0)
+    found = [("weakest unit", f"{weakest.name}: F1 {weakest.f1:.3f}")]
+    never = [unit.name for unit in units.pooled if not unit.num_positive]
+    if never:
+        found.append(("never seen present", ", ".join(never)))
+    return found
+
+
+def _data_limits(manifest: Manifest, split: Split, *, is_own: bool) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
     unknown = _missing(manifest)
     if unknown:
         found.append(("not known about the clips", ", ".join(unknown)))
     if not is_own:
         found.append(("training people", "not compared with those who were scored"))
-    found += [("about the split", note) for note in split.notes]
-    return Table(title="Limits", head=["what", ""], rows=[list(row) for row in found])
+    return found + [("about the split", note) for note in split.notes]
 
 
 def _missing(manifest: Manifest) -> list[str]:

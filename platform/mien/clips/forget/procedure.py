@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mien.cache.store import ClipCache
+from mien.clips.forget.artifacts import ArtifactMemory, search_artifacts
 from mien.clips.forget.manifests import remove_person, rows_left
 from mien.clips.forget.media import MediaOfPerson, delete_media, media_of
-from mien.clips.forget.models import TrackedRun, search_tracking
-from mien.clips.forget.person import Person, find_person
-from mien.clips.forget.receipt import Receipt, now
-from mien.clips.forget.runs import (
-    Mention,
-    RunOfPerson,
+from mien.clips.forget.memory_files import (
+    MemoryFile,
     forget_in_memory,
     is_reference,
     memory_left,
-    search_runs,
 )
+from mien.clips.forget.models import TrackedRun, search_tracking
+from mien.clips.forget.person import Person, find_person
+from mien.clips.forget.receipt import Receipt, now
+from mien.clips.forget.runs import RunOfPerson, search_runs
 from mien.media import storage
+from mien.track.tracker import embedded_folder
 
 Say = Callable[[str], None]
 
@@ -50,12 +52,15 @@ class ForgetPlan:
     """Clips of the person in each cache."""
     runs: tuple[RunOfPerson, ...]
     tracked: tuple[TrackedRun, ...]
+    artifacts: tuple[ArtifactMemory, ...]
+    """Among the artifacts of tracked runs."""
 
     @property
-    def memories(self) -> list[Mention]:
+    def memories(self) -> list[MemoryFile]:
         """Checkpoints, packages and references of our runs that hold something about the clips."""
         mentions = [mention for run in self.runs for mention in run.mentions]
-        return [mention for mention in mentions if mention.in_memory and mention.is_ours]
+        ours = [mention for mention in mentions if mention.in_memory and mention.is_ours]
+        return [*ours, *self.artifacts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +89,27 @@ def plan_forgetting(
         ValueError: a manifest, cache, folder or server can't be read.
     """
     person = find_person(request.name, request.manifests)
+    by_uri = {uri: search_tracking(uri, person, progress) for uri in request.tracking}
     return ForgetPlan(
         request=request,
         person=person,
         media=media_of(person),
         cached={uri: len(ClipCache.open(uri).holds(person.clip_ids)) for uri in request.caches},
         runs=tuple(run for folder in request.runs for run in search_runs(folder, person)),
-        tracked=tuple(
-            run for uri in request.tracking for run in search_tracking(uri, person, progress)
+        tracked=tuple(run for runs in by_uri.values() for run in runs),
+        artifacts=tuple(
+            memory
+            for uri, runs in by_uri.items()
+            if not _is_below(embedded_folder(uri), request.runs)
+            for memory in search_artifacts(uri, runs, person)
         ),
+    )
+
+
+def _is_below(folder: Path | None, others: Sequence[str]) -> bool:
+    """Whether a data base's artifacts are among the files of a folder that is searched anyway."""
+    return folder is not None and any(
+        folder.resolve().is_relative_to(Path(other).resolve()) for other in others
     )
 
 
@@ -157,7 +174,7 @@ def left_to_do(plan: ForgetPlan) -> list[str]:
 
 
 def verify(
-    request: ForgetRequest, person: Person, media: MediaOfPerson, memories: Sequence[Mention]
+    request: ForgetRequest, person: Person, media: MediaOfPerson, memories: Sequence[MemoryFile]
 ) -> tuple[list[str], list[str]]:
     """Reads everything again.
 

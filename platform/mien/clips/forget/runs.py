@@ -17,15 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mien.clips.forget.memories import Removal, mentions_of, without_clips
+from mien.clips.forget.memories import mentions_of
+from mien.clips.forget.memory_files import MEMORY_KEYS, name_of
 from mien.clips.forget.person import Person
 from mien.clips.splits import PARTS
 from mien.media import storage
-from mien.monitor.clip_keys import rows_of_clips, without_rows_of_clips
+from mien.monitor.clip_keys import rows_of_clips
 from mien.monitor.sample import REFERENCE_FILE
 
-MEMORY_KEYS = {"state.json": "method", "model.json": "json_state"}
-"""Files in which a method keeps its own state, and under which key."""
 SUFFIXES = (".json", ".parquet", ".csv")
 
 
@@ -42,6 +41,18 @@ class Mention:
     """Mentions in a method's own state, or rows of a reference of `mien monitor`."""
     is_ours: bool = True
     """False: a run on another manifest, whose clips only happen to have the same ids."""
+
+    def read(self) -> bytes:
+        """The file's content now."""
+        return storage.read_bytes(self.location)
+
+    def write(self, data: bytes) -> None:
+        """Replaces the file.
+
+        Raises:
+            StorageError: it can't be written; it is as it was then.
+        """
+        storage.write_bytes_atomically(self.location, data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +89,7 @@ def search_runs(folder: str, person: Person) -> list[RunOfPerson]:
     for file in files:
         run = _run_of(file, recipes)
         is_ours = _is_ours(recipes[run], person) if run else True
-        look = _reference_mention if _name(file) == REFERENCE_FILE else _mention
+        look = _reference_mention if name_of(file) == REFERENCE_FILE else _mention
         found = look(file, person, is_ours=is_ours)
         if found is not None:
             by_run.setdefault(run, []).append(found)
@@ -86,52 +97,6 @@ def search_runs(folder: str, person: Person) -> list[RunOfPerson]:
         RunOfPerson(folder=run, manifest=_manifest_of(recipes.get(run)), mentions=tuple(mentions))
         for run, mentions in sorted(by_run.items())
     ]
-
-
-def forget_in_memory(mention: Mention, person: Person) -> Removal:
-    """Rewrites a checkpoint's or package's state, or a reference, without the person's clips.
-
-    Raises:
-        StorageError: the file can't be written; it is as it was then.
-    """
-    data = storage.read_bytes(mention.location)
-    if is_reference(mention):
-        removal = _in_reference(data, person)
-        if removal.removed:
-            cleaned = without_rows_of_clips(data, person.clip_ids)
-            storage.write_bytes_atomically(mention.location, cleaned)
-        return removal
-    content, removal = _forgotten(mention, data, person)
-    if removal.removed:
-        indent = 2 if b"\n" in data.strip() else None
-        text = json.dumps(content, indent=indent) + ("\n" if data.endswith(b"\n") else "")
-        storage.write_bytes_atomically(mention.location, text.encode())
-    return removal
-
-
-def memory_left(mention: Mention, person: Person) -> Removal:
-    """What `forget_in_memory` would remove and what it can't; the file is only read."""
-    data = storage.read_bytes(mention.location)
-    if is_reference(mention):
-        return _in_reference(data, person)
-    return _forgotten(mention, data, person)[1]
-
-
-def is_reference(mention: Mention) -> bool:
-    """Whether a file is what `mien monitor` compares new predictions with."""
-    return _name(mention.location) == REFERENCE_FILE
-
-
-def _in_reference(data: bytes, person: Person) -> Removal:
-    count = rows_of_clips(data, person.clip_ids)
-    return Removal(unsafe=["any row"]) if count is None else Removal(removed=count)
-
-
-def _forgotten(mention: Mention, data: bytes, person: Person) -> tuple[Any, Removal]:
-    content = json.loads(data)
-    key = MEMORY_KEYS[_name(mention.location)]
-    content[key], removal = without_clips(content[key], person.clip_ids, person.known_ids)
-    return content, removal
 
 
 def _files(folder: str) -> Iterator[str]:
@@ -176,7 +141,7 @@ def _reference_mention(file: str, person: Person, *, is_ours: bool) -> Mention |
     """Rows of the person; one without keys that may hold some counts as one."""
     package = storage.join(storage.parent(file), "model.json")
     if storage.exists(package):
-        is_ours = is_ours and _is_package_ours(_json(package), person)
+        is_ours = is_ours and is_package_ours(_json(package), person)
     try:
         rows = rows_of_clips(storage.read_bytes(file), person.clip_ids)
     except pa.ArrowException as error:
@@ -188,7 +153,8 @@ def _reference_mention(file: str, person: Person, *, is_ours: bool) -> Mention |
     return Mention(location=file, count=rows, parts={}, in_memory=rows, is_ours=is_ours)
 
 
-def _is_package_ours(info: Mapping[str, Any], person: Person) -> bool:
+def is_package_ours(info: Mapping[str, Any], person: Person) -> bool:
+    """Whether a package's model was trained on one of the person's manifests."""
     recipe = {**info.get("recipe", {}), "manifest_hash": info.get("manifest_hash")}
     return _is_ours(recipe, person)
 
@@ -201,11 +167,11 @@ def _mention(file: str, person: Person, *, is_ours: bool) -> Mention | None:
         content = _json(file)
         count = sum(1 for _ in mentions_of(content, ids))
         if isinstance(content, dict):
-            if _name(file) == "split.json":
+            if name_of(file) == "split.json":
                 parts = {part: _num_named(content.get(part), ids) for part in PARTS}
-            if _name(file) == "model.json" and is_ours:
-                is_ours = _is_package_ours(content, person)
-            memory = content.get(MEMORY_KEYS.get(_name(file), ""))
+            if name_of(file) == "model.json" and is_ours:
+                is_ours = is_package_ours(content, person)
+            memory = content.get(MEMORY_KEYS.get(name_of(file), ""))
             in_memory = sum(1 for _ in mentions_of(memory, ids))
     elif file.endswith(".parquet"):
         count = _rows_of_parquet(file, ids)
@@ -256,7 +222,3 @@ def _json_line(line: str) -> Any:
         return json.loads(line)
     except json.JSONDecodeError:
         return line.split('"')
-
-
-def _name(file: str) -> str:
-    return file.rsplit("/", 1)[-1]

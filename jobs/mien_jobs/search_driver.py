@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mien.cache.view import CachedClips
 from mien.media.storage import (
@@ -85,7 +85,9 @@ def run_whole_search(
         status: RunStatus = "FAILED"
         try:
             with _ray_for(search):
-                registered = _run(search, base, study, parent, model, say)
+                here = wants_gpu(search.recipe.train, search.recipe.cluster.train)
+                same = on_one_device(search, study, has_gpu=here)
+                registered = _run(same, base, study, parent, model, say)
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
@@ -96,6 +98,26 @@ def run_whole_search(
             report = _report(search, study, parent)
             parent.finish(status)
         return SearchResult(best=study.best(), report=report, registered=registered)
+
+
+def on_one_device(search: Search, study: SearchStudy, *, has_gpu: bool) -> Search:
+    """The search with ``device=auto`` decided as at its start: scores of trials are compared.
+
+    Raises:
+        SearchError: trials so far had GPUs, and there is none.
+    """
+    train = search.recipe.train
+    if train.device != "auto":
+        return search
+    device: Literal["cpu", "cuda"] = "cuda" if has_gpu else "cpu"
+    if study.decide("device", device) != device and not has_gpu:
+        raise SearchError(
+            f"the trials of search {search.recipe.name!r} have trained on GPUs so far, and there "
+            "is none here: go on where there is one. To search on the CPU: another --name and "
+            "--set train.device=cpu"
+        )
+    device = "cpu" if study.decide("device", device) == "cpu" else "cuda"
+    return replace(search, recipe=replace(search.recipe, train=replace(train, device=device)))
 
 
 def _run(

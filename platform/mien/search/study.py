@@ -197,6 +197,13 @@ class SearchStudy:
         self._set(number, _REASON, reason)
         self._tell(number, state=TrialState.FAIL)
 
+    def decide(self, what: str, now: str) -> str:
+        """A choice that holds for the whole search: what was chosen at its start, else this."""
+        name = f"decided:{what}"
+        if name not in self.optuna_study.user_attrs:
+            self.optuna_study.set_user_attr(name, now)
+        return str(self.optuna_study.user_attrs[name])
+
     def spend(self, number: int, seconds: float) -> None:
         """Adds to the time that a trial ran for."""
         before = self._frozen(number).user_attrs.get(_SECONDS, 0.0)

@@ -34,7 +34,7 @@ ROWS_PER_BLOCK = 32
 BLOCKS_PER_TASK = 8
 """Ray Data starts the next task about 0.3 s after one has ended: tasks are much longer than that,
 and give out what they have meanwhile."""
-TASKS_PER_DATASET = 64
+TASKS_PER_DATASET = 256
 """Ray Data plans all tasks of a dataset before the first one starts, some milliseconds each."""
 
 

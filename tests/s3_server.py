@@ -26,6 +26,7 @@ _RIGHTS = {
 """Each key's secret and what it may do."""
 READ_ONLY = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": _RIGHTS["reader"][0]}
 _PORTS = ("s3", "master", "volume", "filer", "admin")
+_PROBE = ".mien-ready"
 _START_S = 60
 
 
@@ -119,14 +120,17 @@ class S3Server:
         return self._folder / "identities.json"
 
     def _wait(self) -> None:
-        """Until the server knows its bucket, which it makes some time after it answers."""
+        """Until an object can be written: the server answers before it has its bucket and a place
+        for what is in it."""
         client = self._client()
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self._process is not None:
             if self._process.poll() is not None:
                 break
             try:
-                client.head_bucket(Bucket=BUCKET)
+                client.put_object(Bucket=BUCKET, Key=_PROBE, Body=b"ready")
+                client.get_object(Bucket=BUCKET, Key=_PROBE)["Body"].read()
+                client.delete_object(Bucket=BUCKET, Key=_PROBE)
             except (BotoCoreError, ClientError):
                 time.sleep(0.1)
             else:

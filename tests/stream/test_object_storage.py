@@ -247,6 +247,7 @@ def test_a_server_that_stays_away_stops_the_run_and_the_stream_goes_on_later(
     assert f"AWS_ENDPOINT_URL={s3_server.endpoint}" in str(error)
     assert "Tried for 1.5 s (MIEN_STORAGE_PATIENCE_S" in str(error)
     assert len(source.quarantine) == 0
+    monkeypatch.delenv("MIEN_STORAGE_PATIENCE_S")
     found += ids_of(open_source(manifest).batches(SPEC, start_step=1, num_steps=5))
     assert found == expected
 

@@ -109,14 +109,15 @@ def on_one_device(search: Search, study: SearchStudy, *, has_gpu: bool) -> Searc
     train = search.recipe.train
     if train.device != "auto":
         return search
-    device: Literal["cpu", "cuda"] = "cuda" if has_gpu else "cpu"
-    if study.decide("device", device) != device and not has_gpu:
+    device: Literal["cpu", "cuda"] = "cpu"
+    if study.decide("device", "cuda" if has_gpu else "cpu") == "cuda":
+        device = "cuda"
+    if device == "cuda" and not has_gpu:
         raise SearchError(
             f"the trials of search {search.recipe.name!r} have trained on GPUs so far, and there "
             "is none here: go on where there is one. To search on the CPU: another --name and "
             "--set train.device=cpu"
         )
-    device = "cpu" if study.decide("device", device) == "cpu" else "cuda"
     return replace(search, recipe=replace(search.recipe, train=replace(train, device=device)))
 
 

@@ -118,6 +118,19 @@ def test_the_packages_on_a_server_that_keeps_its_store_to_itself(
         server.stop()
 
 
+def test_a_state_that_lies_in_no_folder_of_the_run(tmp_path: Path, manifest: str) -> None:
+    uri = embedded_uri(tmp_path / "runs")
+    tracker = track(uri, "bare", split_of(["ann0", "bob0"], [], []))
+    tracker.log_json("state.json", {"method": MEMORY})
+    tracker.finish()
+    request = ForgetRequest(name="ann", manifests=(manifest,), tracking=(uri,))
+    outcome = forget(plan_forgetting(request), str(tmp_path / "receipt.json"), lambda _: None)
+    assert outcome.removed["memory_entries"] == 3
+    assert not outcome.remaining
+    state = Path(tracker.client.download_artifacts(tracker.run_id, "state.json"))
+    assert json.loads(state.read_text())["method"] == {"clips": {"bob0": [1]}, "memory": ["bob1"]}
+
+
 MEMORY = {"clips": {"ann0": [0], "ann1": [2], "bob0": [1]}, "memory": ["ann2", "bob1"]}
 
 

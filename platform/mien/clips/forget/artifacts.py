@@ -36,6 +36,11 @@ class ArtifactMemory:
         """For people."""
         return f"{self.uri}, artifact of run {self.run_id}: {self.path}"
 
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return name_of(self.path)
+
     def read(self) -> bytes:
         """The content now."""
         from mien.track.mlflow_tracker import open_client

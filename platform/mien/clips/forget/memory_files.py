@@ -19,7 +19,11 @@ class MemoryFile(Protocol):
 
     @property
     def location(self) -> str:
-        """For people; its last part is the file's name."""
+        """Where it is, for people."""
+
+    @property
+    def name(self) -> str:
+        """The file's name, which says what it is."""
 
     @property
     def in_memory(self) -> int:
@@ -51,11 +55,11 @@ def memory_left(memory: MemoryFile, person: Person) -> Removal:
 
 def is_reference(memory: MemoryFile) -> bool:
     """Whether a file is what `mien monitor` compares new predictions with."""
-    return name_of(memory.location) == REFERENCE_FILE
+    return memory.name == REFERENCE_FILE
 
 
 def name_of(location: str) -> str:
-    """The file's name."""
+    """The last part of a path or URI."""
     return location.rsplit("/", 1)[-1]
 
 
@@ -67,7 +71,7 @@ def _without_person(memory: MemoryFile, person: Person) -> tuple[bytes, Removal]
             return data, Removal(unsafe=["any row"])
         return without_rows_of_clips(data, person.clip_ids), Removal(removed=count)
     content = json.loads(data)
-    key = MEMORY_KEYS[name_of(memory.location)]
+    key = MEMORY_KEYS[memory.name]
     content[key], removal = without_clips(content.get(key), person.clip_ids, person.known_ids)
     indent = 2 if b"\n" in data.strip() else None
     text = json.dumps(content, indent=indent) + ("\n" if data.endswith(b"\n") else "")

@@ -42,6 +42,11 @@ class Mention:
     is_ours: bool = True
     """False: a run on another manifest, whose clips only happen to have the same ids."""
 
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return name_of(self.location)
+
     def read(self) -> bytes:
         """The file's content now."""
         return storage.read_bytes(self.location)

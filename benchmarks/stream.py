@@ -209,34 +209,38 @@ def measure(folder: Path, num_subjects: int, steps: int, rounds: int) -> dict[st
     spec = SynthSpec(
         num_subjects=num_subjects, classes=CLASSES, size_px=160, duration_s=1.2, supersample=False
     )
-    manifest_path = write_dataset(spec, folder / "set")
+    manifest_path = write_dataset(spec, folder / "set", num_workers=2 if num_subjects > 4 else 0)
     local = Manifest.read(str(manifest_path))
     executor = RayExecutor(tasks=2)
     rates: dict[str, list[Rate]] = {"bare": [], "disk": [], "s3": []}
     method_spec = MmaDfer(MmaDferConfig.tiny(), CLASSES).prediction_stream()
-    with s3_server(folder / "s3") as server, ray_session(TrainPlan(decode_tasks=2)):
-        sources = {"disk": open_source(local, LoadPlan(), executor=executor)}
-        if server is not None:
-            remote = Manifest.read(upload(manifest_path))
-            sources["s3"] = open_source(remote, LoadPlan(), executor=executor)
-        loader = training_loader(open_source(local, LoadPlan()))
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(2, mp_context=context) as pool:
-            bare_rate(pool, loader, range(4))
-            for source in sources.values():
-                # Each of Ray's processes has its first task, which loads detectors and compiles.
-                stream_rate(source, range(max(8, steps // 8)))
+    loader = training_loader(open_source(local, LoadPlan()))
+    context = multiprocessing.get_context("spawn")
+    with (
+        s3_server(folder / "s3") as server,
+        ProcessPoolExecutor(2, mp_context=context) as pool,
+    ):
+        # Every process has its first task, which imports, loads detectors and compiles.
+        ready = [pool.submit(read_alone, loader, range(2)) for _ in range(2)]
+        with ray_session(TrainPlan(decode_tasks=2)):
+            sources = {"disk": open_source(local, LoadPlan(), executor=executor)}
+            if server is not None:
+                remote = Manifest.read(upload(manifest_path))
+                sources["s3"] = open_source(remote, LoadPlan(), executor=executor)
+            stream_rate(sources["disk"], range(max(4, steps // 8)))
+            for done in ready:
+                done.result()
             for index in range(rounds):
                 part = range(index * steps, (index + 1) * steps)
                 rates["bare"].append(bare_rate(pool, loader, part))
                 for name, source in sources.items():
                     rates[name].append(stream_rate(source, part))
                 print(f"round {index + 1}/{rounds}: {_shown(rates)}", flush=True)
-        cached = make_cache(local, folder / "cache", [method_spec])
-        waits = {
-            name: waiting_share(open_source(local, plan, executor=executor), max(12, steps // 2))
-            for name, plan in (("decoding", LoadPlan()), ("cached", cached))
-        }
+            cached = make_cache(local, folder / "cache", [method_spec])
+            waits = {
+                name: waiting_share(open_source(local, plan, executor=executor), max(6, steps // 2))
+                for name, plan in (("decoding", LoadPlan()), ("cached", cached))
+            }
     return _figures(rates, waits) | {"steps_per_round": steps, "rounds": rounds}
 
 
@@ -266,7 +270,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    num_subjects, steps, rounds = (4, 12, 2) if args.quick else (24, 240, 3)
+    num_subjects, steps, rounds = (3, 6, 1) if args.quick else (24, 240, 3)
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(Path(folder), num_subjects, steps, rounds)
     targets = {

@@ -46,18 +46,17 @@ from mien_models.clp.model import Readout
 from mien_models.clp.units import UnitCounts, presence, presence_loss, weights_of
 from mien_models.contract import Stage
 
-_LOSSES = ("temporal.weight", "reconstruction.weight", "instance_weight")
-_WEIGHTS = {"moco": (0, 0, 1), "tcl": (1, 0, 0), "cir": (0, 1, 0), "both": (1, 1, 0)}
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "random": (),
     "supervised": ("config.pretrain=none", "config.probe=none"),
-    **{
-        name: tuple(
-            f"config.pretrain.{loss}={weight}"
-            for loss, weight in zip(_LOSSES, weights, strict=True)
-        )
-        for name, weights in _WEIGHTS.items()
-    },
+    "moco": (
+        "config.pretrain.temporal.weight=0",
+        "config.pretrain.reconstruction.weight=0",
+        "config.pretrain.instance_weight=1",
+    ),
+    "tcl": ("config.pretrain.reconstruction.weight=0",),
+    "cir": ("config.pretrain.temporal.weight=0",),
+    "both": (),
 }
 LABEL_SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
 UNITS = UnitConfig(max_present_weight=4.0)
@@ -275,7 +274,7 @@ def summary(scores: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, fl
             if len(values) > 1:
                 figures[f"sd/{key}/{name}"] = round(statistics.stdev(values), 4)
     for other in set(scores) & {"moco", "tcl", "random"} if "both" in scores else ():
-        for key in ("au_f1_100%", "identity"):
+        for key in ("au_f1_10%", "au_f1_100%", "retrieval", "identity"):
             ahead = [a[key] - b[key] for a, b in zip(scores["both"], scores[other], strict=True)]
             figures[f"{key}/both_less_{other}"] = round(statistics.fmean(ahead), 4)
     return figures
@@ -286,7 +285,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400, help="of a pretraining")
+    parser.add_argument("--steps", type=int, default=1000, help="of a pretraining")
     parser.add_argument("--clips", type=Path, help="manifest of built-in clips; made when absent")
     parser.add_argument("--folder", type=Path, help="where runs are kept and looked for")
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))

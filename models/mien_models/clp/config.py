@@ -310,11 +310,18 @@ class ClpConfig:
     def tiny(cls) -> ClpConfig:
         """A few convolutions for a laptop CPU and the built-in clips.
 
-        The two looks differ in colour alone: at this size a mouth moves by a pixel or two, which
-        crops, rotations and shifts would drown.
+        The two looks differ in colour, by a flip and by a pixel's shift of each frame, so that
+        neither the way a head turns nor the aligning tells frames apart. Crops and rotations would
+        drown a mouth that moves by a pixel or two.
         """
         view = Augmentation(
-            brightness=0.4, contrast=0.4, saturation=0.2, grey_probability=0.2, blur_probability=0.2
+            flip_probability=0.5,
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.2,
+            grey_probability=0.2,
+            blur_probability=0.2,
+            frame_shift=0.015,
         )
         return cls(
             image_size_px=64,
@@ -329,7 +336,9 @@ class ClpConfig:
                 momentum=0.99,
                 dictionary_size=2048,
                 temporal=TemporalConfig(form="infonce", margin=0.1),
-                reconstruction=ReconstructionConfig(top_k=64),
+                reconstruction=ReconstructionConfig(
+                    weight=0.5, attention_temperature=0.03, top_k=16
+                ),
                 batch_size=16,
                 epochs=6,
                 optim=OptimPlan(lr=3e-3, weight_decay=0.01, warmup_fraction=0.1),

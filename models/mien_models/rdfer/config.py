@@ -330,7 +330,7 @@ class RdferConfig:
             trunk=TrunkConfig(dropout=0.5, project_std=None),
             keys=KeyConfig(stride_frames=2.0, min_gap_frames=8.0),
             losses=LossConfig(label_smoothing=0.1),
-            agreement=AgreementConfig(momentum=0.9, tau=0.5, delta=0.1, mixture=0.95),
+            agreement=AgreementConfig(momentum=0.9, tau=0.3, delta=0.1, mixture=0.95),
             decay_everything=False,
             optim=OptimPlan(
                 lr=3e-4, min_lr=3e-6, weight_decay=0.05, warmup_fraction=0.1, clip_norm=1.0
@@ -357,7 +357,7 @@ class RdferConfig:
             losses=LossConfig(label_smoothing=0.05, synopsis_weight=0.3, instance_weight=0.1),
             agreement=AgreementConfig(
                 momentum=0.9,
-                tau=0.5,
+                tau=0.3,
                 delta=0.1,
                 mixture=0.95,
                 start=0.5,

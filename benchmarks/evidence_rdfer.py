@@ -190,14 +190,14 @@ def _found(method: Rdfer, planted: Planted, rows: Mapping[str, int]) -> dict[str
 
 
 def _scores(name: str, found: FoundErrors) -> dict[str, float]:
-    return {
-        f"{name}_precision": found.precision if found.precision is not None else 0.0,
-        f"{name}_recall": found.recall if found.recall is not None else 0.0,
-    }
+    """Without precision where nothing was taken for wrong."""
+    recall = found.recall if found.recall is not None else 0.0
+    scores = {f"{name}_recall": recall}
+    return scores if found.precision is None else scores | {f"{name}_precision": found.precision}
 
 
 def summary(values: Mapping[str, list[float]]) -> dict[str, float]:
-    """Mean over the seeds, and the deviation of the UARs."""
+    """Mean over the seeds that have a figure, and the deviation of the UARs."""
     figures = {name: round(statistics.fmean(scores), 4) for name, scores in values.items()}
     for name, scores in values.items():
         if name.endswith("/uar") and len(scores) > 1:

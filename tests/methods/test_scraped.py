@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 
 import pytest
@@ -9,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mien.train.on_ray import train_on_ray
 from mien.train.prometheus import GAUGES
+from mien_jobs.overrides import apply_overrides
 from mien_jobs.training import prepare
 
 pytestmark = pytest.mark.ray
@@ -29,11 +31,18 @@ def scraped(run: str) -> dict[str, float]:
 
 
 def test_a_training_is_scraped_with_its_name(small_recipe, local_ray):
-    job = prepare(small_recipe("mma_dfer", run="scraped", workers=1)).job
+    recipe = small_recipe("mma_dfer", run="scraped", workers=1)
+    job = prepare(apply_overrides(recipe, ["config.epochs=6"])).job
+    wanted = {f"ray_{name}" for name, _ in GAUGES.values()}
     seen: dict[str, float] = {}
 
     def say(line: str) -> None:
         seen.update(scraped("scraped"))
 
     train_on_ray(job, say)
-    assert set(seen) == {f"ray_{name}" for name, _ in GAUGES.values()}
+    # Workers report every few seconds, on a busy machine after the training's last line.
+    patience_until = time.monotonic() + 30
+    while set(seen) != wanted and time.monotonic() < patience_until:
+        time.sleep(1)
+        seen.update(scraped("scraped"))
+    assert set(seen) == wanted

@@ -209,7 +209,7 @@ def measure(folder: Path, num_subjects: int, steps: int, rounds: int) -> dict[st
     spec = SynthSpec(
         num_subjects=num_subjects, classes=CLASSES, size_px=160, duration_s=1.2, supersample=False
     )
-    manifest_path = write_dataset(spec, folder / "set", num_workers=2 if num_subjects > 4 else 0)
+    manifest_path = write_dataset(spec, folder / "set", num_workers=0)
     local = Manifest.read(str(manifest_path))
     executor = RayExecutor(tasks=2)
     rates: dict[str, list[Rate]] = {"bare": [], "disk": [], "s3": []}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from mien.clips.labels import KNOWN_LABEL_SETS, UNITS_ONLY, LabelSet
+from mien.clips.labels import KNOWN_LABEL_SETS, NOTHING_LABELLED, UNITS_ONLY, LabelSet
 from mien.clips.manifest import Manifest
 from mien.clips.person_data import usable_clips
 from mien.clips.splits import (
@@ -92,20 +92,16 @@ def load_plan(plan: DataPlan) -> LoadPlan:
 
 def choose_label_set(name: str, manifest: Manifest) -> LabelSet:
     """The label set of that name, or (``auto``) the one that the manifest's labels fit;
-    `UNITS_ONLY` where it has codes of action units and no label.
+    `UNITS_ONLY` where it has codes of action units and no label, `NOTHING_LABELLED` where it has
+    neither.
 
     Raises:
-        ValueError: an unknown name, or nothing to learn from.
+        ValueError: an unknown name.
     """
     labels = {label for label in manifest.column("label") if label is not None}
     if not labels and name == "auto":
         codes = manifest.table["action_units"]
-        if codes.null_count < len(codes):
-            return UNITS_ONLY
-        raise ValueError(
-            "no clip of the manifest has a label or coded action units; this needs a column "
-            "`label` or `action_units`"
-        )
+        return UNITS_ONLY if codes.null_count < len(codes) else NOTHING_LABELLED
     if name != "auto":
         if name not in KNOWN_LABEL_SETS:
             raise ValueError(

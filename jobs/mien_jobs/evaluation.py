@@ -86,11 +86,13 @@ class Evaluation:
         if self.classes is not None:
             return scorecard_report(self.classes.scorecard)
         assert self.units is not None
-        asked, units = self.probes or ProbeScores(), self.units.scores
+        asked, units = self.probes or ProbeScores(), self.units
+        lead = [f"Mean F1 {units.scores.pooled_f1:.3f}."]
+        lead += [] if units.intensities is None else [units.intensities.sentence()]
         return Report(
             title=f"Action units, {self.split} split",
-            lead=[f"Mean F1 {units.pooled_f1:.3f}.", *asked.sentences()],
-            tables=[units.table(), *asked.tables()],
+            lead=[*lead, *asked.sentences()],
+            tables=[*units.tables(), *asked.tables()],
         )
 
     @property
@@ -112,7 +114,7 @@ class Evaluation:
         """Flat names for a tracker."""
         if self.classes is not None:
             return self.classes.scorecard.to_metrics()
-        units = {} if self.units is None else self.units.scores.to_metrics(self.split)
+        units = {} if self.units is None else self.units.to_metrics(self.split)
         return units | ({} if self.probes is None else self.probes.to_metrics(self.split))
 
 
@@ -192,7 +194,9 @@ def _score_classes(
     info, data = model.info, model.data
     predictions = as_predictions(found.labelled, model.method, info, data, model.which)
     card = make_scorecard(predictions, slice_by=slice_by, validation=validation)
-    card = replace(card, action_units=None if units is None else units.scores, probes=probes)
+    card = replace(card, probes=probes)
+    if units is not None:
+        card = replace(card, action_units=units.scores, intensities=units.intensities)
     return ClassEvaluation(
         predictions=predictions,
         validation=validation,

@@ -102,9 +102,11 @@ def _save_classes(found: ClassEvaluation, split: str, folder: str) -> None:
 
 def _unit_figures(found: Evaluation) -> dict[str, object]:
     assert found.units is not None
+    intensities = found.units.intensities
     return {
         "split": found.split,
         "pooled_f1": found.units.scores.pooled_f1,
         "action_units": dataclasses.asdict(found.units.scores),
+        "intensities": None if intensities is None else dataclasses.asdict(intensities),
         "probes": None if found.probes is None else dataclasses.asdict(found.probes),
     }

@@ -125,15 +125,27 @@ class MethodBuilder:
         return find_method(self.name).method(self.config, self.classes)
 
 
-def load_method(folder: str | Path) -> tuple[PackageInfo, Method]:
+def load_method(folder: str | Path, *, features_only: bool = False) -> tuple[PackageInfo, Method]:
     """A trained method from its package.
 
+    Args:
+        folder: the package.
+        features_only: a model will do that was only pretrained, so that its logits mean nothing.
+
     Raises:
-        PackageError: not a package, or a damaged one.
+        PackageError: not a package, a damaged one, or one that only has features.
         ValueError: its method or configuration is not known to this installation.
     """
     info, tensors = load_package(folder)
-    return info, restore_method(build_like(info), info, tensors)
+    method = restore_method(build_like(info), info, tensors)
+    if method.features_only and not features_only:
+        raise PackageError(
+            f"{folder} was only pretrained: it has features and tells nothing of a face yet. Train "
+            f"a readout on them: mien weights extract {folder} --part trunk --out trunk.safetensors"
+            f", then mien train {info.method} --data LABELLED --set config.pretrain=none "
+            "config.trunk.given=true weights.trunk=trunk.safetensors"
+        )
+    return info, method
 
 
 def build_like(info: PackageInfo) -> Method:

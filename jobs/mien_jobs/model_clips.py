@@ -33,25 +33,29 @@ class ModelClips:
     which: SplitName
 
 
-def open_model_clips(args: argparse.Namespace) -> ModelClips:
+def open_model_clips(args: argparse.Namespace, *, features_only: bool = False) -> ModelClips:
     """What the options of ``verbs.model_options`` name.
+
+    Args:
+        args: the options.
+        features_only: a model will do that was only pretrained.
 
     Raises:
         ValueError: no such model; clips that can't be had (see `open_clips`).
     """
     package = resolve(tracking_uri(args.registry, args.storage), args.model)
-    return open_package_clips(package, args.data, args.split)
+    return open_package_clips(package, args.data, args.split, features_only=features_only)
 
 
 def open_package_clips(
-    package: Path, manifest_uri: str | None, split: SplitName | None
+    package: Path, manifest_uri: str | None, split: SplitName | None, *, features_only: bool = False
 ) -> ModelClips:
     """A package with its training's test clips, or all clips of another manifest.
 
     Raises:
         ValueError: see `open_clips`; PackageError: the package is broken.
     """
-    info, method = load_method(package)
+    info, method = load_method(package, features_only=features_only)
     data, is_own = open_clips(info, manifest_uri)
     which: SplitName = split or ("test" if is_own else "all")
     parts: set[SplitName] = {which, "val"} if which == "test" else {which}

@@ -15,6 +15,7 @@ from mien.infer.package import PackageInfo, save_package, sha256_of
 from mien.weights.part_file import PartFacts, write_part
 from mien.weights.torch_file import read_tensors
 from mien_jobs import overrides
+from mien_jobs.methods import load_method
 from mien_jobs.recipes import mma_dfer as recipes
 from mien_jobs.typed_values import nearest
 from mien_models.layers.patch_encoder import EncoderConfig
@@ -123,6 +124,27 @@ def import_trunk(file: Path, name: str, out: str) -> str:
         kind=TIMM + name, part="trunk", licence="see its source", source_sha256=sha256_of(file)
     )
     return write_part(out, facts, trunk.state_dict())
+
+
+def extract_part(package: Path, part: str, out: str) -> tuple[str, str]:
+    """Writes a part of a trained model for other trainings to start from.
+
+    Returns:
+        The model's method, and the SHA-256 of what was written.
+
+    Raises:
+        PackageError: not a package.
+        ValueError: the method gives no such part away.
+    """
+    info, method = load_method(package, features_only=True)
+    licences = {facts["licence"] for facts in info.pretrained.values()}
+    facts = PartFacts(
+        kind=f"{info.method}:{info.recipe.get('name', package.name)}",
+        part=part,
+        licence=", ".join(sorted(licences)) or "of its training's clips",
+        source_sha256=info.weights_sha256,
+    )
+    return info.method, write_part(out, facts, method.part_tensors(part))
 
 
 def import_method(file: Path, out: Path) -> PackageInfo:

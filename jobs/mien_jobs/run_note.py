@@ -36,7 +36,7 @@ def describe_run(recipe: Recipe, data: RunData, found: Evaluation | None, fit: F
         tables += [_confusion_table(card)] if len(card.label_set) <= _MOST_CLASSES else []
     if found is not None and found.units is not None:
         lead.insert(0, f"Action units: mean F1 {found.units.scores.pooled_f1:.3f}.")
-        tables.append(found.units.scores.table())
+        tables += found.units.tables()
     if found is not None and found.probes is not None:
         lead += found.probes.sentences()
     text = Report(title=recipe.name, lead=lead, tables=tables).to_markdown()

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mien.clips.labels import UNITS_ONLY
+from mien.clips.labels import NOTHING_LABELLED, UNITS_ONLY
 from mien.clips.splits import PARTS
 from mien.evaluate.scorecard import Scorecard
 from mien.infer.package import PackageInfo
@@ -139,20 +139,38 @@ def _first_method(recipe: Recipe, data: RunData, builder: MethodBuilder) -> Meth
     """A method that is asked what it needs, and is not trained.
 
     Raises:
-        ValueError: its settings don't fit, or it learns nothing from clips without classes.
+        ValueError: its settings don't fit, it learns nothing from clips without classes, or it
+            would be registered and tells nothing.
     """
-    if data.label_set != UNITS_ONLY:
-        return builder()
+    if data.label_set not in (UNITS_ONLY, NOTHING_LABELLED):
+        return _refuse_to_register_features(builder(), recipe)
     method: Method | None = None
     why = "with these settings it tells no action units"
     try:
         method = builder()
     except ValueError as error:
         why = str(error)
+    if method is not None and method.features_only:
+        return _refuse_to_register_features(method, recipe)
+    if data.label_set == NOTHING_LABELLED:
+        raise ValueError(
+            "no clip of the manifest has a label or coded action units; fill its column `label` or "
+            "`action_units`, or pretrain on it alone: mien train clp --set config.probe=none "
+            "config.finetune=none"
+        )
     if method is None or not method.action_units:
         raise ValueError(
             f"no clip of the manifest has a label, and {recipe.method} can't do without: {why}; "
             "fill the manifest's column `label`, or take a method that tells action units"
+        )
+    return method
+
+
+def _refuse_to_register_features(method: Method, recipe: Recipe) -> Method:
+    if method.features_only and recipe.track.model is not None:
+        raise ValueError(
+            f"track.model={recipe.track.model}: with these settings {recipe.method} tells nothing "
+            "that a registered model could be asked for; train without --register"
         )
     return method
 
@@ -290,7 +308,7 @@ def score_and_register(
     Ray must be running if the recipe has workers.
     """
     package = fetch_package(run.job)
-    info, method = load_method(package)
+    info, method = load_method(package, features_only=True)
     model = ModelClips(
         package=package, info=info, method=method, data=run.data, is_own=True, which="test"
     )
@@ -318,6 +336,13 @@ def score_and_register(
 
 def _evaluate(model: ModelClips, run: PreparedRun, say: Say) -> Evaluation | None:
     """The scores on the test split; None where it holds nothing to score."""
+    if model.method.features_only:
+        say(
+            "no scores: nothing was read out of the features. What they tell of identity: "
+            f"`mien probe identity {model.package}`; to train a readout on them: "
+            f"`mien weights extract {model.package} --part trunk --out FILE`"
+        )
+        return None
     try:
         found = evaluate_model(
             model,

@@ -34,7 +34,8 @@ class UnitBenchmarkResult:
     def report(self) -> Report:
         """Ours beside the published ones unit by unit, the folds, and what differs."""
         mean = 100 * self.scores.fold_mean_f1
-        lead = [f"AU F1 {mean:.2f} % (mean of folds and units; {self.recipe.method})."]
+        over = "folds and units" if self.protocol.num_folds else "units, fixed split"
+        lead = [f"AU F1 {mean:.2f} % (mean of {over}; {self.recipe.method})."]
         deviations = [[line] for line in self.protocol.deviations({})]
         title = "Deviations from the published protocol"
         tables = [self._comparison(), self._folds(), self.scores.table()]
@@ -55,10 +56,10 @@ class UnitBenchmarkResult:
         ours = f"{self.recipe.name} (ours)"
         by_fold = [self.scores.fold_mean_of(name) for name in units]
         pooled = [unit.f1 for unit in self.scores.pooled]
-        rows = [
-            [ours, *_shown([*by_fold, self.scores.fold_mean_f1]), "this run, mean of folds"],
-            [ours, *_shown([*pooled, self.scores.pooled_f1]), "this run, pooled"],
-        ]
+        rows = [[ours, *_shown([*pooled, self.scores.pooled_f1]), "this run, pooled"]]
+        if self.protocol.num_folds:
+            folds = _shown([*by_fold, self.scores.fold_mean_f1])
+            rows.insert(0, [ours, *folds, "this run, mean of folds"])
         for row in self.protocol.published:
             known = [f"{row.by_unit[n]:.1f}" if n in row.by_unit else "-" for n in units]
             rows.append([row.method, *known, f"{row.scores['au_f1']:.1f}", row.source])

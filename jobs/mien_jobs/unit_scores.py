@@ -13,7 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mien.clips.manifest import Manifest
+from mien.clips.readers.frames import OCCURRENCE
 from mien.evaluate.action_units import ActionUnitScores, presence, score_action_units
+from mien.evaluate.report import Table
+from mien.evaluate.unit_intensities import IntensityScores, are_intensities, score_intensities
 from mien.train.validate import PredictedClips
 
 Floats = NDArray[np.float64]
@@ -24,9 +27,24 @@ class UnitEvaluation:
     """Scores, and what they were made from."""
 
     scores: ActionUnitScores
+    intensities: IntensityScores | None
+    """Of the clips whose codes are intensities; None without any, or where the method tells none.
+    Occurrences, 0 and 1, don't say how strong a unit is: to read 3 there is no error."""
     frames: pa.Table
     """A row for each sampled frame: clip_id, subject_id, time_s, has_face, then for each unit its
-    probability (``AU12``) and coded intensity (``AU12_coded``, null where not coded)."""
+    probability (``AU12``) and coded intensity (``AU12_coded``, null where not coded). Where the
+    method tells intensities also ``AU12_intensity``, in FACS steps, and has_intensity_codes, false
+    in clips whose codes the manifest calls occurrences."""
+
+    def tables(self) -> list[Table]:
+        """The scores for people."""
+        intensities = [] if self.intensities is None else [self.intensities.table()]
+        return [self.scores.table(), *intensities]
+
+    def to_metrics(self, prefix: str) -> dict[str, float]:
+        """Flat names for a tracker."""
+        intensities = {} if self.intensities is None else self.intensities.to_metrics(prefix)
+        return self.scores.to_metrics(prefix) | intensities
 
 
 def evaluate_units(
@@ -41,7 +59,8 @@ def evaluate_units(
     Args:
         parts: predicted with their codes.
         units: their names.
-        manifest: says who is in the clips.
+        manifest: says who is in the clips and, in a column ``au_coding``, whether their codes are
+            occurrences; those of clips that don't say are taken for intensities.
         present_from: coded intensity from which on a unit counts as present.
     """
     tables = [_frames(part, units, manifest) for part in parts if part.units_MU is not None]
@@ -51,18 +70,33 @@ def evaluate_units(
     if all(frames[f"{unit}_coded"].null_count == len(frames) for unit in units):
         return None
     scores = score_action_units({"all": read_and_coded(frames, units, present_from)}, units)
-    return UnitEvaluation(scores=scores, frames=frames)
+    return UnitEvaluation(
+        scores=scores, intensities=_intensity_scores(frames, units), frames=frames
+    )
 
 
 def read_and_coded(
     frames: pa.Table, units: tuple[str, ...], present_from: float
 ) -> tuple[Floats, Floats]:
     """Probabilities and truth [M, U] (NaN: not coded) of the frames of a `UnitEvaluation`."""
-    read_MU = np.stack([frames[unit].to_numpy() for unit in units], axis=1)
-    coded_MU = np.stack(
-        [frames[f"{unit}_coded"].to_numpy().astype(np.float64) for unit in units], axis=1
-    )
-    return read_MU, presence(coded_MU, threshold=present_from)
+    coded_MU = _columns(frames, units, "_coded")
+    return _columns(frames, units, ""), presence(coded_MU, threshold=present_from)
+
+
+def _intensity_scores(frames: pa.Table, units: tuple[str, ...]) -> IntensityScores | None:
+    if "has_intensity_codes" not in frames.column_names:
+        return None
+    coded_MU = _columns(frames, units, "_coded")
+    coded_MU[~frames["has_intensity_codes"].to_numpy()] = np.nan
+    if not are_intensities(coded_MU):
+        return None
+    return score_intensities(_columns(frames, units, "_intensity"), coded_MU, units)
+
+
+def _columns(frames: pa.Table, units: tuple[str, ...], suffix: str) -> Floats:
+    """A value for each frame and unit, [M, U]; NaN for null."""
+    columns = [frames[f"{unit}{suffix}"].to_numpy().astype(np.float64) for unit in units]
+    return np.stack(columns, axis=1)
 
 
 def _frames(found: PredictedClips, units: tuple[str, ...], manifest: Manifest) -> pa.Table:
@@ -70,15 +104,24 @@ def _frames(found: PredictedClips, units: tuple[str, ...], manifest: Manifest) -
     assert found.codes_MU is not None
     assert found.faces_M is not None
     num_frames = len(found.units_MU) // len(found.clip_ids)
-    people = manifest.by_ids(found.clip_ids).column("subject_id")
+    clips = manifest.by_ids(found.clip_ids)
+    people = clips.column("subject_id")
     columns = {
         "clip_id": pa.array(np.repeat(np.asarray(found.clip_ids), num_frames), pa.string()),
         "subject_id": pa.array([who for who in people for _ in range(num_frames)], pa.string()),
         "time_s": pa.array(found.times_M),
         "has_face": pa.array(found.faces_M > 0),
     }
+    if found.intensities_MU is not None:
+        is_said = "au_coding" in clips.table.column_names
+        codings = clips.column("au_coding") if is_said else [None] * len(clips)
+        has_intensity_codes = [coding != OCCURRENCE for coding in codings]
+        columns["has_intensity_codes"] = pa.array(np.repeat(has_intensity_codes, num_frames))
     for index, unit in enumerate(units):
         columns[unit] = pa.array(found.units_MU[:, index].astype(np.float64))
         coded_M = found.codes_MU[:, index].astype(np.float64)
         columns[f"{unit}_coded"] = pa.array(coded_M, mask=np.isnan(coded_M))
+        if found.intensities_MU is not None:
+            read_M = found.intensities_MU[:, index].astype(np.float64)
+            columns[f"{unit}_intensity"] = pa.array(read_M)
     return pa.table(columns)

@@ -12,8 +12,9 @@ import pytest
 from cli.test_benchmark import with_two_folds
 from methods.conftest import SMALLEST
 
+from mien.clips.manifest import Manifest
 from mien.evaluate.action_units import score_action_units
-from mien.evaluate.protocols import BP4D, DISFA, Protocol, Published
+from mien.evaluate.protocols import BP4D, DISFA, GFT, Protocol, Published
 from mien_jobs.benchmarking import run_benchmark
 from mien_jobs.methods import make_recipe
 from mien_jobs.overrides import apply_overrides
@@ -66,6 +67,29 @@ def test_averages_by_hand_stand_beside_published_units() -> None:
             "benchmark/au_f1/AU12": 0.5,
         }
     )
+
+
+def test_a_fixed_split_has_one_row_and_no_mean_of_folds() -> None:
+    scores = score_action_units({"fixed": (np.array([[0.9], [0.9]]), np.array([[1.0], [0.0]]))},
+                                ("AU1",))  # fmt: skip
+    recipe = replace(make_recipe("clp", "tiny"), name="mine")
+    protocol = replace(GFT, units=("AU1",))
+    result = UnitBenchmarkResult(protocol=protocol, recipe=recipe, scores=scores)
+    text = result.report().to_markdown()
+    assert "AU F1 66.67 % (mean of units, fixed split; clp)." in text
+    assert text.count("mine (ours)") == 1
+    assert GFT.units == ("AU1", "AU2", "AU4", "AU6", "AU10", "AU12", "AU14", "AU15", "AU23", "AU24")
+    split = {"train": ["a"], "test": ["b"]}
+    manifest = Manifest.from_rows(
+        [
+            {"clip_id": clip, "uri": f"{clip}.mp4", "split": part, "subject_id": clip}
+            for part, clips in split.items()
+            for clip in clips
+        ]
+    )
+    assert GFT.folds_of(manifest) == (None,)
+    with pytest.raises(ValueError, match=r"protocol gft has a fixed split.*mien ingest \.\.\. gft"):
+        GFT.folds_of(manifest.by_ids(["a"]))
 
 
 def test_the_protocol_sets_units_threshold_and_choice() -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from mien.clips.manifest import Manifest
+from mien.evaluate.unit_intensities import score_intensities
 from mien.infer.package import PackageInfo
 from mien.stream import prepare
 from mien.train.plan import TrainPlan
 from mien_jobs.data import open_data
 from mien_jobs.evaluation import evaluate_model
+from mien_jobs.evaluation_results import save_evaluation
 from mien_jobs.model_clips import ModelClips
 from mien_jobs.recipe import DataPlan
 from mien_jobs.split_predictions import NothingToScoreError
@@ -69,6 +74,18 @@ class Oracle(Method):
         return {}
 
 
+class Measuring(Oracle):
+    """Tells intensities too: a step too much of the first unit, the second upside down."""
+
+    def predict(self, batch: ClipBatch) -> Prediction:
+        codes_BTU = batch.action_units_BTU
+        if codes_BTU is None:
+            return super().predict(batch)
+        read_BTU = codes_BTU + 1
+        read_BTU[..., 1] = 5 - codes_BTU[..., 1]
+        return replace(super().predict(batch), action_unit_intensity_BTU=read_BTU.nan_to_num())
+
+
 def model(synth_manifest: Path, units: tuple[str, ...]) -> ModelClips:
     data = open_data(DataPlan(manifest=str(synth_manifest)))
     method = Oracle(data.label_set.classes, units)
@@ -107,6 +124,8 @@ def test_an_oracle_is_right_about_what_it_says(synth_manifest: Path) -> None:
     assert all((row["AU12"] > 0.5) == (row["AU12_coded"] >= 1) for row in happy)
     assert all(row["clip_id"].startswith(row["subject_id"]) for row in happy)
     assert max(row["time_s"] for row in happy) > 0.3
+    assert found.intensities is None
+    assert "AU12_intensity" not in frames.column_names
 
 
 def test_the_threshold_is_the_users(synth_manifest: Path) -> None:
@@ -116,6 +135,60 @@ def test_the_threshold_is_the_users(synth_manifest: Path) -> None:
     ]
     strict, loose = (one.scores.pooled[0].num_positive for one in found if one is not None)
     assert strict < loose
+
+
+def said_to_code(clips: ModelClips, codings: Mapping[str, str]) -> ModelClips:
+    """The same clips with a column ``au_coding``, by person; null for the others."""
+    whole = clips.data.manifest
+    said = pa.array([codings.get(who) for who in whole.column("subject_id")], pa.string())
+    manifest = Manifest(whole.table.append_column("au_coding", said), base=whole.base)
+    return replace(clips, data=replace(clips.data, manifest=manifest))
+
+
+def test_intensities_are_scored_and_written(synth_manifest: Path, tmp_path: Path) -> None:
+    units = ("AU12", "AU4", "AU99")
+    clips = model(synth_manifest, units)
+    clips = replace(clips, method=Measuring(clips.method.classes, units))
+    found = evaluate_model(clips, PLAN)
+    assert found.units is not None
+    intensities = found.units.intensities
+    assert intensities is not None
+    smile, frown, nothing = (unit.agreement for unit in intensities.units)
+    assert (smile.icc, smile.mae) == (pytest.approx(1), pytest.approx(1))
+    assert (frown.icc, frown.pearson_r) == (pytest.approx(-1), pytest.approx(-1))
+    assert (nothing.icc, nothing.mae) == (None, None)
+    assert found.to_metrics()["test/au_icc"] == pytest.approx(0)
+    assert found.to_metrics()["test/au_mae/AU12"] == pytest.approx(1)
+    assert "Intensities of action units: mean ICC(3,1)" in found.model_card
+    save_evaluation(found, str(tmp_path))
+    frames = pq.read_table(tmp_path / "action-units-test.parquet")
+    read, coded = (
+        np.stack([frames[f"{unit}{suffix}"].to_numpy() for unit in units], axis=1)
+        for suffix in ("_intensity", "_coded")
+    )
+    assert score_intensities(read, coded, units) == intensities
+    written = json.loads((tmp_path / "scorecard-test.json").read_text())["intensities"]
+    assert written["units"][0]["agreement"]["icc"] == smile.icc
+    assert "<td>AU12</td>" in (tmp_path / "scorecard-test.html").read_text()
+
+
+def test_clips_coded_as_occurrences_have_no_intensities(synth_manifest: Path) -> None:
+    clips = model(synth_manifest, ("AU12", "AU4"))
+    clips = replace(clips, method=Measuring(clips.method.classes, ("AU12", "AU4")))
+    people = clips.data.manifest.by_ids(clips.data.split.test).column("subject_id")
+    one, other = sorted(set(people))[:2]
+    mixed = evaluate_model(said_to_code(clips, {one: "occurrence", other: "intensity"}), PLAN).units
+    assert mixed is not None
+    assert mixed.intensities is not None
+    of_one = [row["subject_id"] == one for row in mixed.frames.to_pylist()]
+    assert mixed.frames["has_intensity_codes"].to_pylist() == [not is_one for is_one in of_one]
+    assert mixed.intensities.units[0].num_coded == len(of_one) - sum(of_one)
+    assert mixed.scores.pooled[0].num_coded == len(of_one)
+    none = evaluate_model(said_to_code(clips, dict.fromkeys(people, "occurrence")), PLAN)
+    assert none.units is not None
+    assert none.units.intensities is None
+    assert not [name for name in none.to_metrics() if "au_icc" in name or "au_mae" in name]
+    assert "AU12_intensity" in none.units.frames.column_names
 
 
 def test_units_that_nobody_coded_are_not_scored(synth_manifest: Path) -> None:

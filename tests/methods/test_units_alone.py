@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mien.clips.manifest import Manifest
+from mien.evaluate.unit_intensities import score_intensities
 from mien_jobs.cli import main
 from mien_jobs.overrides import apply_overrides
 from mien_jobs.probing import POSE_COLUMNS
@@ -42,7 +45,7 @@ def test_they_train_and_are_scored(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe = with_data(small_recipe("clp"), str(units_alone), "units")
-    recipe = apply_overrides(recipe, ["train.select=val/au_f1"])
+    recipe = apply_overrides(recipe, ["train.select=val/au_f1", "config.units.intensity_weight=1"])
     lines: list[str] = []
     model = run_training(prepare(recipe), say=lines.append)
     assert model.scorecard is None
@@ -76,6 +79,15 @@ def test_they_train_and_are_scored(
     assert frames["AU12_coded"].null_count == 0
     assert 0 <= min(frames["AU12"].to_pylist()) <= max(frames["AU12"].to_pylist()) <= 1
     assert not (out / "scorecard-all.html").exists()
+    units = [unit["name"] for unit in figures["intensities"]["units"]]
+    read, coded = (
+        np.stack([frames[f"{unit}{suffix}"].to_numpy() for unit in units], axis=1)
+        for suffix in ("_intensity", "_coded")
+    )
+    again = score_intensities(read, coded, units)
+    assert asdict(again.mean) == figures["intensities"]["mean"]
+    for text in (told, page, (out / "MODEL_CARD.md").read_text()):
+        assert again.sentence() in text
     film = str(Manifest.read(str(units_alone)).ref(0).uri)
     rows = tmp_path / "frames.parquet"
     predict = ["predict", film, "--model", str(model.package), "--out", str(rows)]
@@ -102,14 +114,3 @@ def test_a_method_without_units_needs_labels(units_alone: Path, small_recipe: Ma
     for name, change in (("rdfer", "config.epochs=1"), ("clp", "config.units.weight=0")):
         with pytest.raises(ValueError, match=f"has a label, and {name} can't do without: "):
             prepare(with_data(small_recipe(name, change), str(units_alone), "units"))
-
-
-def test_something_has_to_be_learnt(units_alone: Path, small_recipe: MakeRecipe) -> None:
-    whole = Manifest.read(str(units_alone))
-    place = whole.table.column_names.index("action_units")
-    nothing = pa.nulls(len(whole), whole.table.schema.field(place).type)
-    table = whole.table.set_column(place, whole.table.schema.field(place), nothing)
-    bare = units_alone.with_name("bare.parquet")
-    Manifest(table, base=whole.base).write(str(bare))
-    with pytest.raises(ValueError, match="no clip of the manifest has a label or coded action"):
-        prepare(with_data(small_recipe("clp"), str(bare), "units"))

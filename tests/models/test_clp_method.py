@@ -23,6 +23,7 @@ from mien_models.clp.config import (
 )
 from mien_models.clp.monitor import CollapsedError, CollapseMonitor
 from mien_models.clp.trunks import FrozenBatchNorm2d, build_trunk
+from mien_models.clp.units import chosen_frames
 from mien_models.contract import ClipBatch, Progress, plain_batch
 
 FIRST = Progress(stage=0, epoch=1, step=0, total_steps=10)
@@ -148,6 +149,45 @@ def test_missing_units_and_hidden_faces_teach_nothing() -> None:
     assert method.counts.coded_U.tolist() == [0, 0]
     assert method({"clips": batch}, FIRST).loss.item() > 0
     assert method.counts.coded_U.tolist() == [12, 12]
+
+
+def test_a_share_of_the_frames_is_the_same_every_time_and_within_a_larger_one() -> None:
+    clips, times = tuple(f"c{n}" for n in range(200)), torch.arange(10.0).expand(200, 10) / 25
+    tenth, half = (chosen_frames(clips, times, share) for share in (0.1, 0.5))
+    assert torch.equal(tenth, chosen_frames(clips, times, 0.1))
+    assert not (tenth & ~half).any()
+    # Of 2,000 frames: three standard deviations of a fair draw.
+    assert tenth.sum().item() == pytest.approx(200, abs=3 * (2000 * 0.1 * 0.9) ** 0.5)
+    assert half.sum().item() == pytest.approx(1000, abs=3 * (2000 * 0.25) ** 0.5)
+    # A frame's choice belongs to its clip and time, whatever else is in the batch.
+    turned = chosen_frames(clips[::-1], times.flip(1), 0.5)
+    assert torch.equal(turned.flip(0, 1), half)
+
+
+def test_only_the_chosen_frames_of_a_stage_teach() -> None:
+    method = make(pretrain=None, expression_weight=0.0, probe=ReadoutConfig(frame_share=0.5))
+    batch = make_batch(clips=40)
+    times = torch.arange(3.0).expand(40, 3)
+    batch = dataclasses.replace(
+        batch, views=(dataclasses.replace(batch.views[0], frame_times_BT=times),)
+    )
+    chosen_BT = chosen_frames(batch.clip_ids, times, 0.5)
+    method.begin_stage(0)
+    method.train()({"clips": batch}, FIRST)
+    assert method.counts.coded_U.tolist() == [chosen_BT.sum()] * 2
+    # What is coded in the other frames does not matter.
+    assert batch.action_units_BTU is not None
+    other = batch.action_units_BTU.masked_fill(~chosen_BT[..., None], 5.0)
+    losses = []
+    for units in (batch.action_units_BTU, other):
+        method = make(pretrain=None, expression_weight=0.0, probe=ReadoutConfig(frame_share=0.5))
+        method.begin_stage(0)
+        changed = dataclasses.replace(batch, action_units_BTU=units)
+        losses.append(method.train()({"clips": changed}, FIRST).loss.item())
+    assert losses[0] == losses[1] > 0
+    # Fine-tuning has all of them.
+    method.begin_stage(1)
+    assert method.frame_share == 1.0
 
 
 def test_clips_without_a_class_count_for_units_alone() -> None:
@@ -310,7 +350,7 @@ def test_profiles() -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        lambda: ClpConfig(probe=None, finetune=None),
+        lambda: ClpConfig(pretrain=None, probe=None, finetune=None),
         lambda: ClpConfig(expression_weight=0.0, units=UnitConfig(weight=0.0)),
         lambda: ClpConfig(border_px=112),
         lambda: PretrainConfig(num_frames=1),
@@ -322,6 +362,7 @@ def test_profiles() -> None:
         lambda: ReconstructionConfig(top_k=0),
         lambda: CollapseConfig(min_spread=2.0),
         lambda: ReadoutConfig(clip_share=0.0),
+        lambda: ReadoutConfig(frame_share=1.5),
         lambda: UnitConfig(names=("AU1", "AU1")),
         lambda: UnitConfig(max_present_weight=0.5),
         lambda: TrunkConfig(widths=()),

@@ -102,7 +102,7 @@ def test_streams_without_a_class_hold_only_coded_clips(unit_method, tiny_method)
     assert (only.labelled, only.coded) == (True, False)
 
 
-def found(units_MU, codes_MU) -> PredictedClips:
+def found(units_MU, codes_MU, intensities_MU=None) -> PredictedClips:
     return PredictedClips(
         clip_ids=("a",),
         logits_NK=np.zeros((1, 3), np.float32),
@@ -111,6 +111,7 @@ def found(units_MU, codes_MU) -> PredictedClips:
         has_face_N=np.ones(1, np.float32),
         units_MU=np.asarray(units_MU, np.float32),
         codes_MU=np.asarray(codes_MU, np.float32),
+        intensities_MU=None if intensities_MU is None else np.asarray(intensities_MU, np.float32),
     )
 
 
@@ -126,3 +127,17 @@ def test_units_by_hand(unit_method):
     unit_method.units_present_from = 0.5
     assert validation_metrics(unit_method, one)[1]["val/au_f1/AU4"] == pytest.approx(0.4)
     assert validation_metrics(unit_method, found([[0.1, 0.2]], [[np.nan, np.nan]])) == ({}, {})
+
+
+def test_intensities_are_a_curve(unit_method):
+    """AU4: deviations -1 0 1 read, -2 0 2 coded: 2 * 2 / (1 + 4) = 0.8. AU12 is not coded."""
+    units, codes = [[0.9, 0.9]] * 3, np.array([[0, np.nan], [2, np.nan], [4, np.nan]])
+    metrics, details = validation_metrics(
+        unit_method, found(units, codes, [[1, 0], [2, 5], [3, 1]])
+    )
+    assert details["val/au_icc"] == pytest.approx(0.8)
+    assert set(metrics) == {"val/au_f1"}
+    still = found(units, codes * 0 + 2, [[1, 0], [2, 5], [3, 1]])
+    occurrences = found(units, codes / 4, [[1, 0], [2, 5], [3, 1]])
+    for one in (still, occurrences, found(units, codes)):
+        assert "val/au_icc" not in validation_metrics(unit_method, one)[1]

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if args.columns and args.what == "identity":
         raise ValueError("--columns goes with `mien probe pose`; identity is subject_id")
     plan = plan_of(args)
-    model = open_model_clips(args)
+    model = open_model_clips(args, features_only=True)
     with ray_session(plan) if plan.workers else nullcontext():
         found = gather_features(model, plan)
     scores = probe(model, found, [args.what], columns=args.columns)

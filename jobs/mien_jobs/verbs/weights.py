@@ -8,7 +8,7 @@ from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The actions: import, show, slim, complete."""
+    """The actions: import, extract, show, slim, complete."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     bring = actions.add_parser("import", help="check a published checkpoint and make it ours")
     bring.add_argument("file", type=Path, help="a .pth, .pt, .bin or .safetensors file")
@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="an encoder: the .safetensors file to write; a model: the package folder to write",
     )
+    take = actions.add_parser(
+        "extract", help="a part of our own model, for trainings to start from"
+    )
+    take.add_argument("package", type=Path, help="the package folder")
+    take.add_argument("--part", required=True, help="trunk, of a clp: what makes its features")
+    take.add_argument("--out", required=True, help="the .safetensors file to write")
     show = actions.add_parser("show", help="what is in a file, and what it could be imported as")
     show.add_argument("file", type=Path)
     _add_package_action(
@@ -56,7 +62,27 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.action in ("slim", "complete"):
         return _slim_or_complete(args)
+    if args.action == "extract":
+        return _extract(args.package, args.part, args.out)
     return _import(args.file, args.kind, args.out)
+
+
+def _extract(package: Path, part: str, out: str) -> int:
+    from mien_jobs.pretrained import extract_part
+
+    _check_name(out)
+    method, digest = extract_part(package, part, out)
+    print(f"wrote {out} (SHA-256 {digest[:12]}...): the {part} of {package}")
+    print(
+        f"train with it: mien train {method} --data MANIFEST --set config.pretrain=none "
+        f"config.{part}.given=true weights.{part}={out}"
+    )
+    return 0
+
+
+def _check_name(out: str) -> None:
+    if not out.endswith(".safetensors"):
+        raise ValueError(f"--out {out}: the file of a network's part ends in .safetensors")
 
 
 def _slim_or_complete(args: argparse.Namespace) -> int:
@@ -100,8 +126,7 @@ def _import(file: Path, kind: str, out: str) -> int:
         hint = f"did you mean {near}? " if near else ""
         known = "; ".join(f"{name}: {what}" for name, what in KINDS.items())
         raise ValueError(f"--as {kind}: {hint}Known are {known}")
-    if not out.endswith(".safetensors"):
-        raise ValueError(f"--out {out}: the file of an encoder ends in .safetensors")
+    _check_name(out)
     if kind.startswith(TIMM):
         name = kind.removeprefix(TIMM)
         digest = import_trunk(file, name, out)

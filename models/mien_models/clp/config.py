@@ -31,6 +31,10 @@ class TrunkConfig:
     """``conv``: features are read from so many places by as many."""
     dim: int = 128
     """``conv``: features of a frame."""
+    given: bool = False
+    """The network starts from weights that are given (``weights.trunk``), such as those of a
+    pretraining before (``mien weights extract``), also where it would else start untrained
+    (``conv``, ``group``)."""
 
     def __post_init__(self) -> None:
         if not self.widths or min(*self.widths, self.grid, self.dim, 1) < 1:
@@ -173,6 +177,9 @@ class ReadoutConfig:
     augmentation: Augmentation | None = None
     clip_share: float = 1.0
     """Share of the training clips whose labels are used (the label fraction)."""
+    frame_share: float = 1.0
+    """Share of the coded frames of these clips whose action units are used, as published label
+    fractions are counted (easier than so many clips: neighbours are alike)."""
     batch_size: int = 32
     epochs: int = 15
     steps_per_epoch: int | None = None
@@ -181,8 +188,9 @@ class ReadoutConfig:
     )
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.clip_share <= 1.0:
-            raise ValueError(f"clip_share={self.clip_share} must lie in (0, 1]")
+        for name in ("clip_share", "frame_share"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}={getattr(self, name)} must lie in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,6 +239,7 @@ _VIEW = replace(
     brightness=0.4,
     contrast=0.4,
     saturation=0.4,
+    hue=0.1,
     grey_probability=0.2,
     blur_probability=0.5,
     frame_shift=0.02,
@@ -255,7 +264,8 @@ class ClpConfig:
     probe: ReadoutConfig | None = field(default_factory=ReadoutConfig)
     """Batch norm and linear maps on frozen features."""
     finetune: ReadoutConfig | None = None
-    """Everything trains; after the probe where there is one."""
+    """Everything trains; after the probe where there is one. None, and ``probe`` too: a pretraining
+    alone, whose trunk others start from (``mien weights extract``)."""
     units: UnitConfig = field(default_factory=UnitConfig)
     expression_weight: float = 1.0
     """Of the classes' loss; 0: they are not learnt."""
@@ -263,8 +273,8 @@ class ClpConfig:
     def __post_init__(self) -> None:
         if 2 * self.border_px >= self.image_size_px or self.border_px < 0:
             raise ValueError(f"border_px={self.border_px} leaves nothing of {self.image_size_px}")
-        if self.probe is None and self.finetune is None:
-            raise ValueError("probe and finetune are both none: nothing would read the features")
+        if self.pretrain is None and not self.reads_out:
+            raise ValueError("pretrain, probe and finetune are all none: nothing would be learnt")
         if self.expression_weight < 0 or self.expression_weight + self.units.weight == 0:
             raise ValueError(
                 f"expression_weight={self.expression_weight} and units.weight={self.units.weight}: "
@@ -272,11 +282,16 @@ class ClpConfig:
             )
 
     @property
-    def last_readout(self) -> ReadoutConfig:
+    def reads_out(self) -> bool:
+        """Something is learnt from labels; else the features are all that there is."""
+        return self.probe is not None or self.finetune is not None
+
+    @property
+    def last_stage(self) -> ReadoutConfig | PretrainConfig:
         """The stage that the shipped model comes from."""
-        readout = self.finetune or self.probe
-        assert readout is not None
-        return readout
+        stage = self.finetune or self.probe or self.pretrain
+        assert stage is not None
+        return stage
 
     @classmethod
     def paper(cls) -> ClpConfig:

@@ -18,6 +18,7 @@ from mien_models.clp.model import EmbeddingNetwork, Readout, ReadoutOutput
 from mien_models.clp.pretraining import Pretraining
 from mien_models.clp.units import (
     UnitCounts,
+    chosen_frames,
     intensity_loss,
     presence,
     presence_loss,
@@ -60,9 +61,11 @@ class Clp(Method):
             raise ValueError("CLP needs at least one class")
         self.config = config
         self.classes = tuple(classes)
-        self.action_units = config.units.names if config.units.weight > 0 else ()
+        tells_units = config.units.weight > 0 and config.reads_out
+        self.action_units = config.units.names if tells_units else ()
         self.units_present_from = config.units.present_from
         self.action_unit_calibration = config.units.calibration
+        self.features_only = not config.reads_out
         self.network = EmbeddingNetwork(config)
         self.readout = Readout(
             self.network.encoder.num_features,
@@ -71,6 +74,7 @@ class Clp(Method):
             with_intensity=config.units.intensity_weight > 0,
         )
         self.counts = UnitCounts(len(self.action_units))
+        self.frame_share = 1.0
         self.pretraining: Pretraining | None = None
         if config.pretrain is not None:
             self.pretraining = Pretraining(self.network, config.pretrain)
@@ -80,10 +84,12 @@ class Clp(Method):
     def pretrained_parts(self) -> tuple[str, ...]:
         """The trunk, where it starts from published weights."""
         trunk = self.config.trunk
-        return () if trunk.name == "conv" or trunk.batch_norms == "group" else ("trunk",)
+        is_fresh = trunk.name == "conv" or trunk.batch_norms == "group"
+        return () if is_fresh and not trunk.given else ("trunk",)
 
     def load_pretrained(self, part: str, tensors: Mapping[str, Tensor]) -> None:
-        """Loads ``trunk``: timm's tensors of the model that ``config.trunk.name`` names.
+        """Loads ``trunk``: timm's tensors of the model that ``config.trunk.name`` names, or what
+        :meth:`part_tensors` gave.
 
         Raises:
             ValueError: another part, or tensors that don't fit.
@@ -92,6 +98,15 @@ class Clp(Method):
         self.network.encoder.load(tensors)
         if self.pretraining is not None:
             self.pretraining.momentum.restart(self.network)
+
+    def part_tensors(self, part: str) -> Mapping[str, Tensor]:
+        """``trunk``: what makes the features of a frame, for readouts on other data.
+
+        Raises:
+            ValueError: another part.
+        """
+        check_part(part, ("trunk",), method="CLP")
+        return self.network.encoder.trunk.state_dict()
 
     # Stages
 
@@ -111,10 +126,20 @@ class Clp(Method):
         return self._readout_stage(names[index], readout)
 
     def begin_stage(self, index: int) -> None:
-        """Lets everything go that only pretraining needs."""
-        if self._stage_names()[index] != "pretrain":
-            self.pretraining = None
-            self.network.projector = None
+        """Lets everything go that only pretraining needs, before labels are learnt from."""
+        name = self._stage_names()[index]
+        if name != "pretrain":
+            self._end_pretraining()
+            self.frame_share = getattr(self.config, name).frame_share
+
+    def finish(self) -> None:
+        """After a pretraining alone: keys of training people are nobody else's business."""
+        if self.features_only:
+            self._end_pretraining()
+
+    def _end_pretraining(self) -> None:
+        self.pretraining = None
+        self.network.projector = None
 
     def _pretrain_stage(self, settings: PretrainConfig) -> Stage:
         query = ViewSpec(
@@ -186,9 +211,15 @@ class Clp(Method):
 
     def prediction_stream(self) -> StreamSpec:
         """One look at the centres of equal segments, with the units that are known there."""
-        stream = self._labelled_stream(self.config.last_readout)
-        view = ViewSpec(num_frames=self.config.last_readout.num_frames)
-        return replace(stream, labelled=None, clip_share=1.0, views=(view,))
+        last = self.config.last_stage
+        return StreamSpec(
+            labelled=None,
+            batch_size=last.batch_size,
+            views=(ViewSpec(num_frames=last.num_frames),),
+            image_size_px=self.config.image_size_px,
+            align_faces=self.config.align_faces,
+            action_units=self.action_units,
+        )
 
     # Training
 
@@ -214,10 +245,7 @@ class Clp(Method):
 
     def _unit_losses(self, found: ReadoutOutput, batch: ClipBatch) -> dict[str, Tensor]:
         settings = self.config.units
-        assert batch.action_units_BTU is not None
-        # Without a face there is nothing to see of what was coded.
-        is_hidden_BT1 = ~batch.views[0].has_face_BT[..., None]
-        intensity_BTU = batch.action_units_BTU.masked_fill(is_hidden_BT1, torch.nan)
+        intensity_BTU = self._usable_codes(batch)
         present_BTU = presence(intensity_BTU, settings.present_from)
         self.counts.add(present_BTU)
         weight_U, present_weight_U = weights_of(self.counts.rate_U, settings)
@@ -228,6 +256,18 @@ class Clp(Method):
             lost_B = intensity_loss(found.intensity_BTU, intensity_BTU)
             parts["intensity_loss"] = settings.intensity_weight * lost_B.mean()
         return parts
+
+    def _usable_codes(self, batch: ClipBatch) -> Tensor:
+        """Intensities [B, T, U] to learn from, NaN elsewhere."""
+        assert batch.action_units_BTU is not None
+        view = batch.views[0]
+        # Without a face there is nothing to see of what was coded.
+        usable_BT = view.has_face_BT
+        if self.frame_share < 1:
+            usable_BT = usable_BT & chosen_frames(
+                batch.clip_ids, view.frame_times_BT, self.frame_share
+            )
+        return batch.action_units_BTU.masked_fill(~usable_BT[..., None], torch.nan)
 
     def _read_out(self, batch: ClipBatch) -> tuple[ReadoutOutput, Tensor]:
         """What is read out of the first view, and the features [B, T, D] that it is read from."""

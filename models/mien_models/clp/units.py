@@ -5,6 +5,9 @@ Shape legend: B clips, T frames, U action units.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,6 +44,29 @@ class UnitCounts(nn.Module):
         """float32 [U]: share of the coded frames in which a unit is present, as if each had been
         seen once present and once absent before."""
         return ((self.present_U + 1.0) / (self.coded_U + 2.0)).float()
+
+
+def chosen_frames(clip_ids: Sequence[str], times_BT: Tensor, share: float) -> Tensor:
+    """bool [B, T]: the frames whose labels are used, chosen by a hash of clip and time.
+
+    The same frames in every epoch; those of a smaller share are among those of a larger one.
+
+    Args:
+        clip_ids: of the B clips.
+        times_BT: seconds since the clip's start.
+        share: in (0, 1].
+    """
+    chosen = [
+        [_hashed_share(f"{clip}@{time:.3f}") < share for time in times_T]
+        for clip, times_T in zip(clip_ids, times_BT.tolist(), strict=True)
+    ]
+    return torch.tensor(chosen, device=times_BT.device)
+
+
+def _hashed_share(text: str) -> float:
+    """Evenly spread in [0, 1)."""
+    digest = hashlib.blake2b(text.encode(), digest_size=6).digest()
+    return float(int.from_bytes(digest, "big") / 2**48)
 
 
 def presence(intensity_BTU: Tensor, present_from: float) -> Tensor:

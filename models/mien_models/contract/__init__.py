@@ -15,6 +15,7 @@ the module once per stage in DDP and calls it, so that every gradient goes throu
                 method.after_step()                     # teachers, queues
             method.end_epoch(scan)                      # thresholds, agreement
         method.end_stage(scan)                          # exemplars
+    method.finish()                                     # lets go what only training needs
 
 ``docs/contract.md`` writes the five methods' stages and streams down against this contract.
 

@@ -91,12 +91,15 @@ class Method(nn.Module, ABC):
         units_present_from: the coded intensity from which on training took a unit for present.
         action_unit_calibration: what the units' probabilities say of how often a unit is present,
             in words that users read.
+        features_only: with these settings features are learnt and nothing is read out of them, so
+            that logits mean nothing (pretraining alone).
     """
 
     classes: tuple[str, ...]
     action_units: tuple[str, ...] = ()
     units_present_from: float = 1.0
     action_unit_calibration: str = ""
+    features_only: bool = False
 
     @abstractmethod
     def stage(self, index: int) -> Stage | None:
@@ -119,6 +122,10 @@ class Method(nn.Module, ABC):
     def end_stage(self, scan: Scan) -> EpochNotes | None:
         """Called on every worker after a stage (exemplars); may use collectives."""
         return None
+
+    def finish(self) -> None:
+        """Called after the last stage, before the model is shipped: lets go what nobody needs who
+        uses it."""
 
     @abstractmethod
     def predict(self, batch: ClipBatch) -> Prediction:
@@ -147,6 +154,14 @@ class Method(nn.Module, ABC):
             ValueError: there is no such part, or the weights don't fit (lists what doesn't).
         """
         raise ValueError(f"{type(self).__name__} takes no pretrained weights, got some for {part}")
+
+    def part_tensors(self, part: str) -> Mapping[str, Tensor]:
+        """A part's weights, as :meth:`load_pretrained` takes them, for trainings that start there.
+
+        Raises:
+            ValueError: there is no such part.
+        """
+        raise ValueError(f"{type(self).__name__} gives no part away, asked for {part!r}")
 
     @classmethod
     @abstractmethod

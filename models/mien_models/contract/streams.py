@@ -45,6 +45,8 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    hue: float = 0.0
+    """Of the colour circle, up to 0.5."""
     grey_probability: float = 0.0
     blur_probability: float = 0.0
     rotation_deg: float = 0.0

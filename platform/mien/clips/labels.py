@@ -180,6 +180,9 @@ UNITS_ONLY = LabelSet(name="units_only", classes=("not_learnt",))
 """Of models that learn action units from clips without any class: networks have a logit, nobody
 taught it, and its name says so."""
 
+NOTHING_LABELLED = LabelSet(name="nothing_labelled", classes=UNITS_ONLY.classes)
+"""Of models that are pretrained on clips without any label or code."""
+
 KNOWN_LABEL_SETS = {
     s.name: s
     for s in (

@@ -324,6 +324,15 @@ DISFA = Protocol(
     published=_unit_rows(1),
 )
 
+GFT = Protocol(
+    name="gft",
+    data="gft",
+    scores=("au_f1",),
+    units=tuple(f"AU{n}" for n in (1, 2, 4, 6, 10, 12, 14, 15, 23, 24)),
+    subject_exclusive=True,
+    practice=(_SELECTS, _FRAMES, "No figure of another method under this split could be read."),
+)
+
 CFEE = Protocol(
     name="cfee",
     data="cfee",
@@ -335,6 +344,6 @@ CFEE = Protocol(
 )
 
 PROTOCOLS: Mapping[str, Protocol] = {
-    one.name: one for one in (DFEW, MAFW, FERV39K, RAFDB, AFFECTNET8, EXPR, BP4D, DISFA, CFEE)
+    one.name: one for one in (DFEW, MAFW, FERV39K, RAFDB, AFFECTNET8, EXPR, BP4D, DISFA, GFT, CFEE)
 }
 """By name."""

@@ -17,6 +17,7 @@ from mien.evaluate.metrics import ClassificationScores, score_logits
 from mien.evaluate.predictions import Predictions, PredictionsError
 from mien.evaluate.probe_scores import ProbeScores
 from mien.evaluate.slices import Slice, SliceRules, make_slices
+from mien.evaluate.unit_intensities import IntensityScores
 
 HEADLINES: tuple[Score, ...] = ("uar", "war", "macro_f1")
 """Scores that get an interval."""
@@ -45,6 +46,8 @@ class Scorecard:
     weights_sha256: str
     action_units: ActionUnitScores | None = None
     """Where the model tells units and the clips are coded."""
+    intensities: IntensityScores | None = None
+    """Of the units, where the model tells them and the clips' codes are intensities."""
     probes: ProbeScores | None = None
     """Where somebody asked for them."""
 
@@ -85,6 +88,8 @@ class Scorecard:
             metrics[f"{self.split}/worst_slice_war"] = self.worst_slice.war
         if self.action_units is not None:
             metrics |= self.action_units.to_metrics(self.split)
+        if self.intensities is not None:
+            metrics |= self.intensities.to_metrics(self.split)
         if self.probes is not None:
             metrics |= self.probes.to_metrics(self.split)
         return metrics

@@ -13,6 +13,7 @@ def scorecard_report(card: Scorecard, *, title: str = "") -> Report:
     tables += [_calibration_table(card)] if card.calibrations else []
     tables += [_slice_table(card)] if card.slices else []
     tables += [card.action_units.table()] if card.action_units else []
+    tables += [card.intensities.table()] if card.intensities else []
     tables += card.probes.tables() if card.probes else []
     return Report(title=title or f"Scorecard, {card.split} split", lead=_lead(card), tables=tables)
 
@@ -52,6 +53,7 @@ def _lead(card: Scorecard) -> list[str]:
         lead.append(f"{card.num_unlabelled} clips without a label are not scored.")
     if card.action_units is not None:
         lead.append(f"Action units: mean F1 {card.action_units.pooled_f1:.3f}.")
+    lead += [card.intensities.sentence()] if card.intensities else []
     lead += card.probes.sentences() if card.probes else []
     return lead
 

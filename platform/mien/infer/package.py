@@ -277,6 +277,7 @@ def begin_stages(method: Method, info: PackageInfo) -> None:
     method.load_json_state(dict(info.json_state))
     for index in range(info.stages_begun):
         method.begin_stage(index)
+    method.finish()
 
 
 def sha256_of(path: str | Path) -> str:

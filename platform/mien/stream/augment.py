@@ -45,14 +45,12 @@ def _transforms(augmentation: Augmentation, size: list[int]) -> list[v2.Transfor
         chosen.append(v2.RandomResizedCrop(size, scale=scale, antialias=True))
     if augmentation.flip_probability > 0:
         chosen.append(v2.RandomHorizontalFlip(augmentation.flip_probability))
-    if augmentation.brightness or augmentation.contrast or augmentation.saturation:
-        chosen.append(
-            v2.ColorJitter(
-                brightness=augmentation.brightness,
-                contrast=augmentation.contrast,
-                saturation=augmentation.saturation,
-            )
-        )
+    colours = (
+        *(augmentation.brightness, augmentation.contrast),
+        *(augmentation.saturation, augmentation.hue),
+    )
+    if any(colours):
+        chosen.append(v2.ColorJitter(*colours))
     if augmentation.rand_augment_ops > 0:
         chosen.append(
             v2.RandAugment(augmentation.rand_augment_ops, augmentation.rand_augment_magnitude)

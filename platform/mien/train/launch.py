@@ -176,6 +176,7 @@ def _open_tracker(job: TrainJob, world: World) -> Tracker:
 
 def _ship(job: TrainJob, method: Method, result: FitResult) -> None:
     """Writes the model package into the job's folder."""
+    method.finish()
     info = replace(
         job.package,
         prediction_stream=method.prediction_stream(),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mien.evaluate.action_units import presence, score_action_units
 from mien.evaluate.metrics import score_logits
+from mien.evaluate.unit_intensities import are_intensities, score_intensities
 from mien.monitor.picture import picture_statistics
 from mien.train.world import World
 from mien_models.contract import UNLABELLED, ClipBatch, Method, StreamSpec
@@ -19,6 +20,9 @@ from mien_models.contract import UNLABELLED, ClipBatch, Method, StreamSpec
 CLASS_METRICS = ("val/uar", "val/war", "val/macro_f1")
 UNIT_METRIC = "val/au_f1"
 """Mean over action units of the F1 of all validation frames together, as the scorecard's."""
+INTENSITY_METRIC = "val/au_icc"
+"""Mean over action units of the ICC(3,1) of intensities. A curve, not to choose an epoch by: it is
+missing where no code varies."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +45,8 @@ class PredictedClips:
     method tells them and the clips' codes came with them."""
     codes_MU: npt.NDArray[np.float32] | None = None
     """Coded intensities of the same frames, NaN where not coded."""
+    intensities_MU: npt.NDArray[np.float32] | None = None
+    """Intensities read in the same frames, in FACS steps; None where the method tells none."""
     times_M: npt.NDArray[np.float32] | None = None
     """When these frames are shown, in seconds."""
     faces_M: npt.NDArray[np.float32] | None = None
@@ -72,7 +78,8 @@ def validation_metrics(
     method: Method, found: PredictedClips
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Scores by which an epoch can be chosen (`CLASS_METRICS` where clips have classes,
-    `UNIT_METRIC` where units are coded), and those of single classes and units."""
+    `UNIT_METRIC` where units are coded), and those of single classes and units and
+    `INTENSITY_METRIC`."""
     metrics: dict[str, float] = {}
     details: dict[str, float] = {}
     has_class_N = found.labels_N != UNLABELLED
@@ -90,6 +97,10 @@ def validation_metrics(
         metrics[UNIT_METRIC] = units.pooled_f1
         f1s = {unit.name: unit.f1 for unit in units.pooled if unit.f1 is not None}
         details |= {f"{UNIT_METRIC}/{name}": f1 for name, f1 in f1s.items()}
+        # Which clips are coded as occurrences stands in the manifest, which is not known here.
+        if found.intensities_MU is not None and are_intensities(codes_MU):
+            mean = score_intensities(found.intensities_MU, codes_MU, method.action_units).mean
+            details |= {} if mean.icc is None else {INTENSITY_METRIC: mean.icc}
     return metrics, details
 
 
@@ -129,6 +140,8 @@ def gather_predictions(
         if units_BTU is not None and on_device.action_units_BTU is not None:
             facts["units"] = units_BTU.float().sigmoid()
             facts["codes"] = on_device.action_units_BTU
+            if found[0].action_unit_intensity_BTU is not None:
+                facts["intensities"] = found[0].action_unit_intensity_BTU
             facts["times"] = on_device.views[0].frame_times_BT
             facts["faces"] = on_device.views[0].has_face_BT
         told = {name: part.float().cpu().numpy() for name, part in facts.items()}
@@ -167,6 +180,7 @@ def _as_arrays(rows: Sequence[Row], condition: int) -> PredictedClips:
         picture_NP=of_clips("picture"),
         units_MU=of_frames("units"),
         codes_MU=of_frames("codes"),
+        intensities_MU=of_frames("intensities"),
         times_M=of_frames("times"),
         faces_M=of_frames("faces"),
     )

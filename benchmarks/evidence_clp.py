@@ -9,6 +9,10 @@ is. Read out of its frame features, by the same code for all of them:
   probe, on people never seen, by share of the training clips whose labels it got;
 * ``identity``: accuracy of a linear probe that names the test people, trained on half of their
   clips, tested on frames of the other half (lower: less of the person in the features);
+* ``pose``: R2 of the head's yaw, pitch and roll (mean of the three) read linearly from clips of
+  test people whom the regression has not seen;
+* ``uar``: of the seven expressions, read linearly from the mean over a clip's frames, learnt on the
+  training people, on the test people (transfer to classes);
 * ``retrieval``: units in common (Jaccard) of a frame and its five nearest frames of other people,
   and ``same_person_nearest``: how often the nearest frame of another clip shows the same person.
 
@@ -25,12 +29,20 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from report import finish
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
+from mien.clips.manifest import Manifest
+from mien.evaluate.probes import regression_probe
 from mien.media.storage import write_bytes_atomically
 from mien.seeds import derive_seed, seed_torch
 from mien.stream.source import ClipSource
@@ -39,12 +51,12 @@ from mien.train.launch import train
 from mien_jobs import overrides
 from mien_jobs.caching import complete_cache
 from mien_jobs.methods import load_method, make_recipe
+from mien_jobs.probing import POSE_COLUMNS
 from mien_jobs.training import PreparedRun, fetch_package, prepare, with_data
-from mien_models.clp import Clp, ClpConfig
+from mien_models.clp import Clp
 from mien_models.clp.config import UnitConfig
 from mien_models.clp.model import Readout
 from mien_models.clp.units import UnitCounts, presence, presence_loss, weights_of
-from mien_models.contract import Stage
 
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "random": (),
@@ -77,7 +89,9 @@ class Study:
         """A run of ``tiny`` without Ray, on the people that the seed draws; its clips cached."""
         recipe = with_data(make_recipe("clp", "tiny"), str(self.clips), name)
         recipe = replace(recipe, storage=str(self.folder / f"seed{seed}"))
+        pretrained = [] if name == "supervised" else ["config.probe=none", "config.finetune=none"]
         fixed = [
+            *pretrained,
             f"data.split_seed={seed}",
             f"train.seed={seed}",
             f"data.cache={self.folder / 'cache'}",
@@ -98,34 +112,14 @@ class Study:
         return replace(run, data=data, job=replace(run.job, loading=data.loading))
 
 
-class FirstStageOnly(Clp):
-    """The first stage of a run alone: the encoder, before anything is read out."""
-
-    def stage(self, index: int) -> Stage | None:
-        """Only ``pretrain``, or ``finetune`` where that comes first."""
-        return super().stage(index) if index == 0 else None
-
-
-@dataclass(frozen=True)
-class BuildFirstStage:
-    """Builds :class:`FirstStageOnly`, importable by the loop."""
-
-    config: ClpConfig
-    classes: tuple[str, ...]
-
-    def __call__(self) -> Clp:
-        """The method with fresh weights."""
-        return FirstStageOnly(self.config, self.classes)
-
-
 def make_encoder(run: PreparedRun, seed: int, name: str) -> Clp:
     """The encoder of a variant, in the method that holds it."""
     config, classes = run.recipe.config, run.data.label_set.classes
     if name == "random":
         seed_torch(seed)
         return Clp(config, classes)
-    train(replace(run.job, build_method=BuildFirstStage(config, classes)))
-    _, method = load_method(fetch_package(run.job))
+    train(run.job)
+    _, method = load_method(fetch_package(run.job), features_only=True)
     assert isinstance(method, Clp)
     return method
 
@@ -138,6 +132,16 @@ class Frames:
     present_NTU: Tensor
     subject_N: Tensor
     clip_ids: tuple[str, ...]
+    manifest: Manifest
+
+    @property
+    def clip_features_ND(self) -> Tensor:
+        """Mean over the frames."""
+        return self.features_NTD.mean(dim=1)
+
+    def column(self, name: str) -> list[Any]:
+        """What the manifest says of each clip."""
+        return self.manifest.by_ids(self.clip_ids).column(name)
 
     def of(self, chosen_N: Tensor) -> Frames:
         """Some of the clips."""
@@ -147,6 +151,7 @@ class Frames:
             present_NTU=self.present_NTU[chosen_N],
             subject_N=self.subject_N[chosen_N],
             clip_ids=ids,
+            manifest=self.manifest,
         )
 
 
@@ -156,7 +161,8 @@ def read_frames(method: Clp, run: PreparedRun, split: str) -> Frames:
     method.eval()
     data = run.data
     source = ClipSource(data.manifest, data.split, data.label_set, seed=0, plan=data.loading)
-    spec = method.prediction_stream().for_prediction(split)  # type: ignore[arg-type]
+    spec = replace(method.prediction_stream(), action_units=UNITS.names)
+    spec = spec.for_prediction(split)  # type: ignore[arg-type]
     batches = list(source.scan(spec))
     features = [method.predict(batch).frame_features_BTD for batch in batches]
     units = [batch.action_units_BTU for batch in batches]
@@ -165,6 +171,7 @@ def read_frames(method: Clp, run: PreparedRun, split: str) -> Frames:
         present_NTU=torch.cat([presence(u, UNITS.present_from) for u in units if u is not None]),
         subject_N=torch.cat([batch.subject_B for batch in batches]),
         clip_ids=tuple(clip for batch in batches for clip in batch.clip_ids),
+        manifest=data.manifest,
     )
 
 
@@ -222,6 +229,24 @@ def identity_accuracy(frames: Frames) -> float:
     return float((found_NT == person_N[is_test_N][:, None]).float().mean())
 
 
+def pose_r2(frames: Frames) -> float:
+    """Mean R2 over the angles of the head, on people that the regression has not seen."""
+    features_ND, people = frames.clip_features_ND.numpy(), frames.column("subject_id")
+    probes = [
+        regression_probe(name, features_ND, np.asarray(frames.column(name)), people)
+        for name in POSE_COLUMNS
+    ]
+    return statistics.fmean(probe.r2 for probe in probes)
+
+
+def expression_uar(known: Frames, asked: Frames) -> float:
+    """Of a logistic regression on the clips' mean features."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    model.fit(known.clip_features_ND.numpy(), known.column("label"))
+    named = model.predict(asked.clip_features_ND.numpy())
+    return float(balanced_accuracy_score(asked.column("label"), named))
+
+
 def retrieval(frames: Frames) -> dict[str, float]:
     """What the frames nearest to each frame (cosine of standardised features) have in common."""
     clips, per_clip = frames.features_NTD.shape[:2]
@@ -257,7 +282,8 @@ def score(study: Study, seed: int, name: str) -> dict[str, float]:
         method = make_encoder(run, seed, name)
         known, asked = (read_frames(method, run, split) for split in ("train", "test"))
         figures = {f"au_f1_{share:.0%}": au_f1(known, asked, share) for share in LABEL_SHARES}
-        figures |= {"identity": identity_accuracy(asked), **retrieval(asked)}
+        figures |= {"identity": identity_accuracy(asked), "pose": pose_r2(asked)}
+        figures |= {"uar": expression_uar(known, asked), **retrieval(asked)}
         place.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomically(str(place), json.dumps(figures, indent=2).encode())
     found: dict[str, float] = json.loads(place.read_text())

@@ -6,11 +6,12 @@ import dataclasses
 
 import pytest
 import torch
+from scipy.linalg import fractional_matrix_power
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien_models.clp import Clp, ClpConfig
-from mien_models.clp.centring import RunningStandardisation
+from mien_models.clp.centring import RunningWhitening
 from mien_models.clp.config import (
     BP4D_UNITS,
     CollapseConfig,
@@ -221,24 +222,50 @@ def test_prediction_tells_of_frames() -> None:
 # Centring
 
 
+def whitened(rows: Tensor, mean_E: Tensor, covariance_EE: Tensor) -> Tensor:
+    """By scipy's matrix power, a tenth of the mean variance added to all."""
+    shrunk = covariance_EE + torch.eye(3) * (0.1 * covariance_EE.diagonal().mean() + 1e-6)
+    root = torch.from_numpy(fractional_matrix_power(shrunk.double().numpy(), -0.5)).float()
+    return F.normalize((rows - mean_E) @ root, dim=-1)
+
+
 def test_running_statistics_are_those_of_batches_before() -> None:
-    centring = RunningStandardisation(3).train()
+    centring = RunningWhitening(3).train()
     torch.manual_seed(0)
-    batches = [4.0 * torch.randn(5, 2, 3) + 7.0 for _ in range(3)]
-    first = batches[0].flatten(0, 1)
-    expected = F.normalize((first - first.mean(0)) / first.std(0, correction=0), dim=1)
+    mixing = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, -1.0], [0.0, 0.0, 0.2]])
+    batches = [4.0 * torch.randn(5, 2, 3) @ mixing + 7.0 for _ in range(3)]
+    first, second = (batch.flatten(0, 1) for batch in batches[:2])
+    mean_E, covariance_EE = first.mean(0), first.T.cov(correction=0)
+    expected = whitened(first, mean_E, covariance_EE)
     torch.testing.assert_close(centring(batches[0]).flatten(0, 1), expected)
     # The second batch is seen with the first one's statistics, then moves them.
-    second = centring(batches[1])
-    expected = F.normalize((batches[1] - first.mean(0)) / first.std(0, correction=0), dim=2)
-    torch.testing.assert_close(second, expected)
-    moved = 0.9 * first.mean(0) + 0.1 * batches[1].mean(dim=(0, 1))
-    torch.testing.assert_close(centring.mean_E, moved)
+    expected = whitened(batches[1], mean_E, covariance_EE)
+    torch.testing.assert_close(centring(batches[1]), expected)
+    torch.testing.assert_close(centring.mean_E, 0.95 * mean_E + 0.05 * second.mean(0))
+    moved = 0.95 * covariance_EE + 0.05 * second.T.cov(correction=0)
+    torch.testing.assert_close(centring.covariance_EE, moved)
     # So a frame's embedding does not depend on what else is in its batch.
     alone, together = (centring(batches[2][:n])[:1] for n in (1, 5))
     assert not torch.equal(alone, together)  # the statistics moved in between
     centring.eval()
     torch.testing.assert_close(centring(batches[2][:1]), centring(batches[2])[:1])
+
+
+def test_no_direction_outweighs_the_others() -> None:
+    """Where three embeddings have much in common, cosines see one direction without whitening."""
+    torch.manual_seed(0)
+    rows = torch.randn(1, 4000, 3) + 3.0 * torch.randn(1, 4000, 1) * torch.tensor([1.0, 0.9, 0.8])
+
+    def shares(embedded: Tensor) -> Tensor:
+        """Of each direction in the squared length."""
+        return torch.linalg.eigvalsh(embedded[0].T @ embedded[0]) / len(embedded[0])
+
+    plain = shares(F.normalize((rows - rows.mean(1)) / rows.std(1), dim=2))
+    assert plain[-1] > 0.7
+    assert shares(RunningWhitening(3).train()(rows))[-1] < 0.45  # even: a third
+    # A direction without any variance is not blown up.
+    flat = RunningWhitening(3).train()
+    assert flat(rows * torch.tensor([1.0, 0.0, 0.0])).isfinite().all()
 
 
 def test_embeddings_of_an_untrained_network_are_spread() -> None:

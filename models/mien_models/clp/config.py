@@ -31,6 +31,9 @@ class TrunkConfig:
     """``conv``: features are read from so many places by as many."""
     dim: int = 128
     """``conv``: features of a frame."""
+    last: Literal["relu", "layer_norm"] = "relu"
+    """``conv``: what the features go through in the end. Behind a ReLU two thirds of them die in the
+    first steps of a pretraining."""
     given: bool = False
     """The network starts from weights that are given (``weights.trunk``), such as those of a
     pretraining before (``mien weights extract``), also where it would else start untrained
@@ -342,7 +345,7 @@ class ClpConfig:
             image_size_px=64,
             border_px=6,
             input_scale="frame",
-            trunk=TrunkConfig(name="conv"),
+            trunk=TrunkConfig(name="conv", last="layer_norm"),
             pretrain=PretrainConfig(
                 query_augmentation=view,
                 key_augmentation=view,
@@ -356,7 +359,7 @@ class ClpConfig:
                 ),
                 batch_size=16,
                 epochs=6,
-                optim=OptimPlan(lr=3e-3, weight_decay=0.01, warmup_fraction=0.1),
+                optim=OptimPlan(lr=1e-3, weight_decay=0.01, warmup_fraction=0.1),
             ),
             probe=ReadoutConfig(
                 batch_size=16, epochs=3, optim=OptimPlan(lr=3e-3, weight_decay=0.0)

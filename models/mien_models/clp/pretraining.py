@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien_models.clp.centring import RunningStandardisation
+from mien_models.clp.centring import RunningWhitening
 from mien_models.clp.config import PretrainConfig
 from mien_models.clp.dictionary import KeyDictionary
 from mien_models.clp.model import EmbeddingNetwork
@@ -57,8 +57,8 @@ class Pretraining(nn.Module):
         super().__init__()
         self.config = config
         self.momentum = EmaTeacher(network, decay=config.momentum, ramp=False)
-        self.query_centring = RunningStandardisation(config.dim)
-        self.key_centring = RunningStandardisation(config.dim)
+        self.query_centring = RunningWhitening(config.dim)
+        self.key_centring = RunningWhitening(config.dim)
         self.dictionary = KeyDictionary(config.dictionary_size, config.dim)
         self.monitor = CollapseMonitor(config.dim, config.collapse)
         self._seen: list[EmbeddedClips] = []

@@ -42,6 +42,7 @@ def build_trunk(config: TrunkConfig, side_px: int) -> nn.Module:
             grid=config.grid,
             dim=config.dim,
             norm=partial(_group_norm, groups=_GROUPS),
+            last=nn.LayerNorm(config.dim) if config.last == "layer_norm" else None,
         )
     trunk = timm_trunk(config.name, side_px)
     _replace_batch_norms(trunk, config)

@@ -23,6 +23,7 @@ class ConvTrunk(nn.Module):
         grid: features are read from so many places by as many.
         dim: D.
         norm: makes the norm of so many channels.
+        last: what the features go through in the end; None: a ReLU.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class ConvTrunk(nn.Module):
         grid: int,
         dim: int,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        last: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.num_features = dim
@@ -48,11 +50,12 @@ class ConvTrunk(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.places = nn.AdaptiveAvgPool2d(grid)
         self.project = nn.Linear(channels * grid**2, dim)
+        self.last = last or nn.ReLU()
 
     def forward(self, frames_NCHW: Tensor) -> Tensor:
         """Features [N, D]."""
-        features_ND: Tensor = self.project(self.places(self.stages(frames_NCHW)).flatten(1)).relu()
-        return features_ND
+        features_ND: Tensor = self.project(self.places(self.stages(frames_NCHW)).flatten(1))
+        return self.last(features_ND)  # type: ignore[no-any-return]
 
 
 def timm_trunk(name: str, side_px: int, *, pooling: str = "") -> nn.Module:

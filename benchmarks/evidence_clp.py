@@ -346,8 +346,10 @@ def main() -> None:
 
 
 def make_clips(folder: Path, *, quick: bool) -> Path:
-    """The demo's kind of clips: 110 people, or a handful."""
-    spec = SynthSpec(num_subjects=6 if quick else 110, nuisance=0.5, min_intensity=0.7, seed=7)
+    """The demo's kind of clips: 200 people, or a handful."""
+    spec = SynthSpec(num_subjects=200, nuisance=0.5, min_intensity=0.7, seed=7)
+    if quick:
+        spec = replace(spec, num_subjects=9, classes=spec.classes[:2], duration_s=1.2)
     if not (folder / "manifest.parquet").exists():
         write_dataset(spec, folder)
     return folder / "manifest.parquet"

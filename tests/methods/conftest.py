@@ -42,6 +42,7 @@ SMALLEST = {
         "config.trunk.dim=16",
         "config.pretrain.num_frames=4",
         "config.pretrain.stride_frames=2",
+        "config.pretrain.projector=true",
         "config.pretrain.dim=8",
         "config.pretrain.dictionary_size=40",
         "config.pretrain.reconstruction.warmup_epochs=0",

@@ -32,8 +32,8 @@ class TrunkConfig:
     dim: int = 128
     """``conv``: features of a frame."""
     last: Literal["relu", "layer_norm"] = "relu"
-    """``conv``: what the features go through in the end. Behind a ReLU two thirds of them die in the
-    first steps of a pretraining."""
+    """``conv``: what the features go through in the end. Behind a ReLU two thirds of them die in
+    the first steps of a pretraining."""
     given: bool = False
     """The network starts from weights that are given (``weights.trunk``), such as those of a
     pretraining before (``mien weights extract``), also where it would else start untrained
@@ -127,8 +127,10 @@ class PretrainConfig:
     """Frames of the clip between two frames of a window."""
     query_augmentation: Augmentation = field(default_factory=Augmentation)
     key_augmentation: Augmentation = field(default_factory=Augmentation)
+    projector: bool = True
+    """The losses compare what two layers make of the features; False: the features themselves."""
     dim: int = 128
-    """Size of the embedding that the losses compare."""
+    """Size of what the projector makes."""
     momentum: float = 0.999
     """Of the encoder that makes the keys."""
     dictionary_size: int = 16384
@@ -350,7 +352,7 @@ class ClpConfig:
                 query_augmentation=view,
                 key_augmentation=view,
                 stride_frames=4,
-                dim=64,
+                projector=False,
                 momentum=0.99,
                 dictionary_size=2048,
                 temporal=TemporalConfig(form="infonce", margin=0.1),

@@ -45,27 +45,27 @@ class FrameEncoder(nn.Module):
 
 
 class EmbeddingNetwork(nn.Module):
-    """The encoder and the projector that only pretraining needs.
+    """The encoder and, where there is one, the projector that only pretraining needs.
 
     Args:
-        config: sizes; without ``pretrain`` there is no projector.
+        config: sizes.
     """
 
     def __init__(self, config: ClpConfig) -> None:
         super().__init__()
         self.encoder = FrameEncoder(config)
+        self.embedding_dim = width = self.encoder.num_features
         self.projector: nn.Module | None = None
-        if config.pretrain is not None:
-            width = self.encoder.num_features
+        if config.pretrain is not None and config.pretrain.projector:
+            self.embedding_dim = config.pretrain.dim
             self.projector = nn.Sequential(
-                nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.pretrain.dim)
+                nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.embedding_dim)
             )
 
     def forward(self, video_BTCHW: Tensor, has_face_BT: Tensor) -> Tensor:
-        """Projected features, [B, T, E]."""
-        assert self.projector is not None
-        projected_BTE: Tensor = self.projector(self.encoder(video_BTCHW, has_face_BT))
-        return projected_BTE
+        """What the losses compare, [B, T, E]."""
+        features_BTD: Tensor = self.encoder(video_BTCHW, has_face_BT)
+        return features_BTD if self.projector is None else self.projector(features_BTD)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -49,7 +49,7 @@ class Pretraining(nn.Module):
     """What only pretraining needs; let go when it ends.
 
     Args:
-        network: the query encoder with its projector.
+        network: the query encoder, with its projector if it has one.
         config: losses and dictionary.
     """
 
@@ -57,10 +57,10 @@ class Pretraining(nn.Module):
         super().__init__()
         self.config = config
         self.momentum = EmaTeacher(network, decay=config.momentum, ramp=False)
-        self.query_centring = RunningWhitening(config.dim)
-        self.key_centring = RunningWhitening(config.dim)
-        self.dictionary = KeyDictionary(config.dictionary_size, config.dim)
-        self.monitor = CollapseMonitor(config.dim, config.collapse)
+        dim = network.embedding_dim
+        self.query_centring, self.key_centring = RunningWhitening(dim), RunningWhitening(dim)
+        self.dictionary = KeyDictionary(config.dictionary_size, dim)
+        self.monitor = CollapseMonitor(dim, config.collapse)
         self._seen: list[EmbeddedClips] = []
 
     def forward(self, network: EmbeddingNetwork, batch: ClipBatch, epoch: int) -> StepOutput:

@@ -30,7 +30,7 @@ from mien.track.environment import PACKAGE_FACT, describe_environment
 from mien.track.export import ExportSpec
 from mien.track.promotion import version_of
 from mien.track.references import fetch_remote
-from mien.track.registry import WEIGHTS_TAG, RegisteredModel, register
+from mien.track.registry import STARTED_FROM_TAG, WEIGHTS_TAG, RegisteredModel, register
 from mien.track.tracker import Tracker, TrackerSpec
 from mien.train.elastic import refuse_uneven_batches
 from mien.train.launch import TrainJob, train
@@ -316,7 +316,8 @@ def score_and_register(
     if found is not None:
         track_evaluation(tracker, found, folder=run.job.folder, step=fit.steps)
         complete_package(package, found, run.job.package_location)
-    tracker.set_tags({WEIGHTS_TAG: info.weights_sha256})
+    started_from = sorted({facts["source_sha256"] for facts in info.pretrained.values()})
+    tracker.set_tags({WEIGHTS_TAG: info.weights_sha256, STARTED_FROM_TAG: ",".join(started_from)})
     tracker.set_tags({RUN_NOTE: describe_run(run.recipe, run.data, found, fit)})
     track_stages(tracker, method.stage_reports(), folder=run.job.folder, step=fit.steps, say=say)
     track_pseudo_labels(tracker, method, folder=run.job.folder)

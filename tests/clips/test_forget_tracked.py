@@ -17,6 +17,7 @@ from mien.clips.forget.person import Person, find_person
 from mien.clips.forget.procedure import ForgetRequest, forget, plan_forgetting
 from mien.clips.manifest import Manifest
 from mien.track.mlflow_tracker import MlflowTracker
+from mien.track.registry import STARTED_FROM_TAG, WEIGHTS_TAG
 from mien.track.tracker import TrackerSpec, embedded_uri
 
 ROWS = [
@@ -91,6 +92,41 @@ def test_runs_and_model_versions_that_used_the_clips(tmp_path: Path, manifest: s
     }
     receipt = json.loads((tmp_path / "receipt.json").read_text())
     assert receipt["left_to_do"] == list(outcome.left_to_do)
+
+
+def test_runs_that_began_with_their_weights_follow(tmp_path: Path, manifest: str) -> None:
+    uri = embedded_uri(tmp_path / "runs")
+    strangers = split_of(["bob0"], [], ["bob1"])
+    splits = {
+        "pretrained": (split_of(["ann0", "bob0"], [], []), "w0", ""),
+        "probe": (strangers, "w1", "x9,w0"),
+        "child": (split_of(["bob0"], [], ["ann2"]), "w2", "w1"),
+        "tested": (split_of(["bob0"], [], ["ann2"]), "w3", ""),
+        # Began with a run that was only tested on her, and with nothing of ours.
+        "innocent": (strangers, "w4", "w3"),
+        "other": (strangers, "", "x9"),
+    }
+    for name, (split, weights, started_from) in splits.items():
+        tracker = track(uri, name, split)
+        tags = {WEIGHTS_TAG: weights, STARTED_FROM_TAG: started_from}
+        for tag, value in tags.items():
+            tracker.client.set_tag(tracker.run_id, tag, value)
+    found = {run.name: run for run in search_tracking(uri, person_of(manifest))}
+    assert set(found) == {"pretrained", "probe", "child", "tested"}
+    began = {name: run.started_from for name, run in found.items()}
+    assert began == {"pretrained": "", "probe": "pretrained", "child": "probe", "tested": ""}
+    assert found["child"].parts == {"test": 1}
+    assert [name for name, run in found.items() if not run.is_trained_on] == ["tested"]
+
+    request = ForgetRequest(name="ann", manifests=(manifest,), tracking=(uri,))
+    outcome = forget(plan_forgetting(request), str(tmp_path / "receipt.json"), lambda _: None)
+    ends = {line.rpartition("experiment faces): ")[2] for line in outcome.left_to_do}
+    assert ends == {
+        "1 clips in train",
+        "began with the weights of pretrained",
+        "began with the weights of probe, 1 clips in test",
+        "1 clips in test",
+    }
 
 
 def test_the_packages_on_a_server_that_keeps_its_store_to_itself(

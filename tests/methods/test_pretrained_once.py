@@ -12,6 +12,9 @@ import torch
 
 from mien.clips.manifest import Manifest
 from mien.infer.package import PackageError, load_package
+from mien.track.mlflow_tracker import open_client
+from mien.track.registry import STARTED_FROM_TAG, WEIGHTS_TAG
+from mien.track.tracker import embedded_uri
 from mien.weights.part_file import read_part
 from mien_jobs.cli import main
 from mien_jobs.methods import load_method
@@ -41,7 +44,8 @@ def test_a_trunk_is_pretrained_once_and_read_out_elsewhere(
     bare_clips: str, small_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines: list[str] = []
-    recipe = with_data(small_recipe("clp", *ALONE), bare_clips, "bare")
+    tracked = TrackPlan(uri=embedded_uri(tmp_path / "tracked"))
+    recipe = replace(with_data(small_recipe("clp", *ALONE), bare_clips, "bare"), track=tracked)
     package = run_training(prepare(recipe), say=lines.append).package
     assert any(line.startswith("no scores: nothing was read out") for line in lines)
     _, tensors = load_package(package)
@@ -58,7 +62,7 @@ def test_a_trunk_is_pretrained_once_and_read_out_elsewhere(
 
     settings = ("config.pretrain=none", "config.finetune=none", "config.trunk.given=true")
     recipe = small_recipe("clp", *settings, f"weights.trunk={trunk}", run="probe")
-    info, read_out = load_method(run_training(prepare(recipe)).package)
+    info, read_out = load_method(run_training(prepare(replace(recipe, track=tracked))).package)
     assert info.pretrained["trunk"]["kind"] == "clp:bare"
     prefix = "network.encoder.trunk."
     kept = {
@@ -71,6 +75,15 @@ def test_a_trunk_is_pretrained_once_and_read_out_elsewhere(
     # A probe leaves the trunk as it was given, to the last bit.
     assert all(torch.equal(kept[name], given[name]) for name in given)
     assert all(torch.equal(tensors[prefix + name], given[name]) for name in given)
+    # Whoever is to be forgotten is in the readout as well.
+    client = open_client(tracked.uri)
+    tags = {
+        run.info.run_name: run.data.tags
+        for experiment in client.search_experiments()
+        for run in client.search_runs([experiment.experiment_id])
+    }
+    assert tags["probe"][STARTED_FROM_TAG] == tags["bare"][WEIGHTS_TAG]
+    assert tags["bare"][STARTED_FROM_TAG] == ""
 
 
 def test_a_pretrained_trunk_alone_is_not_asked_for_answers(

@@ -29,6 +29,9 @@ from mien.track.mlflow_tracker import open_client
 PACKAGE_FOLDER = "package"
 PACKAGE_TAG = "mien.package_uri"
 WEIGHTS_TAG = "mien.weights_sha256"
+STARTED_FROM_TAG = "mien.started_from"
+"""SHA-256 of the files that the given weights of a training came from (models of ours among them:
+then their ``WEIGHTS_TAG``), by commas."""
 _VERSIONS_TAG = "mlflow.modelVersions"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ PAGE = 200
 """Runs that are asked for at a time."""
 _MANIFEST_PARAM = "data_facts.manifest_hash"
 _SPLIT = "split.json"
+Aliases = Mapping[tuple[str, str], tuple[str, ...]]
+"""Of registered models, by name and version."""
 
 
 class SearchError(ValueError):
@@ -45,11 +47,14 @@ class TrackedRun:
     parts: Mapping[str, int]
     """Clips of the person in each part of its split; empty where the run keeps no split."""
     versions: tuple[ModelVersion, ...]
+    started_from: str = ""
+    """Name of a run whose weights it began with, which depend on the person."""
 
     @property
     def is_trained_on(self) -> bool:
         """Whether its weights depend on the person: trained on, selected on, or unknown."""
-        return not self.parts or bool(self.parts.get("train") or self.parts.get("val"))
+        learnt = not self.parts or bool(self.parts.get("train") or self.parts.get("val"))
+        return learnt or bool(self.started_from)
 
 
 def search_tracking(
@@ -58,7 +63,8 @@ def search_tracking(
     """Looks through all runs of a tracking server, deleted ones too.
 
     A run used the person's clips if its ``split.json`` names them; a run without one if it records
-    the content of one of the manifests.
+    the content of one of the manifests. Runs that began with the weights of one that learnt from
+    the person follow, and those that began with theirs.
 
     Args:
         uri: MLflow's tracking URI.
@@ -88,7 +94,7 @@ def search_tracking(
                 found.append(tracked)
             if progress is not None:
                 progress(number, len(runs))
-        return found
+        return _with_descendants(client, runs, found, aliases)
     except MlflowException as error:
         raise SearchError(
             f"MLflow at {uri} can't be searched: {error}. Check the address and that it runs; "
@@ -120,7 +126,7 @@ def _tracked(
     experiment: str,
     run: Any,
     person: Person,
-    aliases: Mapping[tuple[str, str], tuple[str, ...]],
+    aliases: Aliases,
 ) -> TrackedRun | None:
     run_id = run.info.run_id
     parts = _parts(client, run_id, person)
@@ -130,21 +136,54 @@ def _tracked(
             return None
     elif not parts:
         return None
+    return TrackedRun(
+        run_id=run_id,
+        name=run.info.run_name or "",
+        experiment=experiment,
+        parts=parts or {},
+        versions=_versions(client, run_id, aliases),
+    )
+
+
+def _with_descendants(
+    client: Any, runs: Sequence[tuple[str, Any]], found: Sequence[TrackedRun], aliases: Aliases
+) -> list[TrackedRun]:
+    """The found runs, and all that began with weights that depend on the person."""
+    from mien.track.registry import STARTED_FROM_TAG, WEIGHTS_TAG
+
+    by_id = {run.run_id: run for run in found}
+    tags = {run.info.run_id: run.data.tags for _, run in runs}
+    begins = {name: set(tags[name].get(STARTED_FROM_TAG, "").split(",")) - {""} for name in tags}
+    waiting = [run for run in found if run.is_trained_on]
+    while waiting:
+        parent = waiting.pop()
+        weights = tags[parent.run_id].get(WEIGHTS_TAG)
+        for experiment, run in runs:
+            known = by_id.get(run.info.run_id)
+            if weights not in begins[run.info.run_id] or (known and known.is_trained_on):
+                continue
+            child = TrackedRun(
+                run_id=run.info.run_id,
+                name=run.info.run_name or "",
+                experiment=experiment,
+                parts=known.parts if known else {},
+                versions=_versions(client, run.info.run_id, aliases),
+                started_from=parent.name,
+            )
+            by_id[child.run_id] = child
+            waiting.append(child)
+    return list(by_id.values())
+
+
+def _versions(client: Any, run_id: str, aliases: Aliases) -> tuple[ModelVersion, ...]:
     found = client.search_model_versions(f"run_id = '{run_id}'")
-    versions = [
+    return tuple(
         ModelVersion(
             name=version.name,
             version=str(version.version),
             aliases=aliases.get((version.name, str(version.version)), ()),
         )
         for version in sorted(found, key=lambda version: (version.name, int(version.version)))
-    ]
-    return TrackedRun(
-        run_id=run_id,
-        name=run.info.run_name or "",
-        experiment=experiment,
-        parts=parts or {},
-        versions=tuple(versions),
     )
 
 
@@ -158,8 +197,7 @@ def _parts(client: Any, run_id: str, person: Person) -> dict[str, int] | None:
     return {part: count for part, count in counts.items() if count}
 
 
-def _aliases(client: Any) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Aliases by name and version of registered models."""
+def _aliases(client: Any) -> Aliases:
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     token = None
     while True:

@@ -250,6 +250,8 @@ def _model_line(run: TrackedRun) -> str:
     verb = "train anew" if run.is_trained_on else "score anew"
     models = f", model {', '.join(map(str, run.versions))}" if run.versions else ""
     used = ", ".join(f"{count} clips in {part}" for part, count in run.parts.items())
+    if run.started_from:
+        used = f"began with the weights of {run.started_from}" + f", {used}" * bool(used)
     used = used or "trained on this manifest, its split is not recorded"
     return (
         f"{verb}: MLflow run {run.name} ({run.run_id}, experiment {run.experiment}){models}: {used}"

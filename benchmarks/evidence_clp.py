@@ -299,8 +299,9 @@ def summary(scores: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, fl
             figures[f"{key}/{name}"] = round(statistics.fmean(values), 4)
             if len(values) > 1:
                 figures[f"sd/{key}/{name}"] = round(statistics.stdev(values), 4)
-    for other in set(scores) & {"moco", "tcl", "random"} if "both" in scores else ():
-        for key in ("au_f1_10%", "au_f1_100%", "retrieval", "identity"):
+    for other in sorted(set(scores) - {"both"}) if "both" in scores else ():
+        shares = (f"au_f1_{share:.0%}" for share in LABEL_SHARES)
+        for key in (*shares, "retrieval", "identity", "pose", "uar"):
             ahead = [a[key] - b[key] for a, b in zip(scores["both"], scores[other], strict=True)]
             figures[f"{key}/both_less_{other}"] = round(statistics.fmean(ahead), 4)
     return figures
@@ -311,7 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1000, help="of a pretraining")
+    parser.add_argument("--steps", type=int, default=500, help="of a pretraining")
     parser.add_argument("--clips", type=Path, help="manifest of built-in clips; made when absent")
     parser.add_argument("--folder", type=Path, help="where runs are kept and looked for")
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))

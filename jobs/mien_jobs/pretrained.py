@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mien.clips.labels import KNOWN_LABEL_SETS, LabelSet
 from mien.infer.package import PackageInfo, save_package, sha256_of
-from mien.weights.part_file import PartFacts, write_part
+from mien.weights.part_file import PartFacts, facts_in, write_part
 from mien.weights.torch_file import read_tensors
 from mien_jobs import overrides
 from mien_jobs.methods import load_method
@@ -181,6 +181,13 @@ def describe_file(file: Path) -> list[str]:
     lines += [f"  {name} {list(tensor.shape)}" for name, tensor in list(tensors.items())[:8]]
     if len(tensors) > 8:
         lines.append(f"  ... and {len(tensors) - 8} more")
+    facts = facts_in(file.read_bytes()) if file.suffix == ".safetensors" else None
+    if facts is not None:
+        return [
+            *lines,
+            f"is: {facts.part} of {facts.kind}, licence {facts.licence}",
+            f"train with it: --set weights.{facts.part}={file}",
+        ]
     fitting = [kind for kind in ENCODERS if _fits(tensors, kind)]
     if "image_encoder.learnable_prompts_init" in tensors:
         fitting.append(MMA_DFER)

@@ -79,6 +79,8 @@ class TrainedModel:
     """Scores of the test split; None where nobody was left for a test."""
     registered: RegisteredModel | None
     run_id: str
+    features_only: bool
+    """It was only pretrained, and tells nothing yet."""
 
 
 def prepare(recipe: Recipe) -> PreparedRun:
@@ -332,6 +334,7 @@ def score_and_register(
         scorecard=None if found is None else found.scorecard,
         registered=registered,
         run_id=tracker.run_id,
+        features_only=method.features_only,
     )
 
 

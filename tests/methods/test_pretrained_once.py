@@ -60,6 +60,9 @@ def test_a_trunk_is_pretrained_once_and_read_out_elsewhere(
     told = capsys.readouterr().out
     assert f"config.pretrain=none config.trunk.given=true weights.trunk={trunk}" in told
 
+    assert main(["weights", "show", str(trunk)]) == 0
+    assert "is: trunk of clp:bare, licence of its training's clips" in capsys.readouterr().out
+
     settings = ("config.pretrain=none", "config.finetune=none", "config.trunk.given=true")
     recipe = small_recipe("clp", *settings, f"weights.trunk={trunk}", run="probe")
     info, read_out = load_method(run_training(prepare(replace(recipe, track=tracked))).package)

@@ -71,4 +71,5 @@ def print_result(model: TrainedModel, recipe: Recipe) -> None:
     here = str(Path.cwd()) + "/"
     shown = model.location.removeprefix(here)
     print(f"model package: {shown}")
-    print(f"predict a file: mien predict VIDEO --model {shown}")
+    if not model.features_only:
+        print(f"predict a file: mien predict VIDEO --model {shown}")

